@@ -1,0 +1,106 @@
+"""From a frozen dataclass to a program: the one place that knows absl.flags.
+
+A script is one config and one call:
+
+  if __name__ == "__main__":
+    command_line.run(PretrainingConfig, pretraining.run, __doc__)
+"""
+
+import dataclasses
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from bert_tf.config import InputError
+
+# Flags of the original programs that have nothing to steer here: they parse,
+# so that old command lines run, and warn.
+_OBSOLETE_FLAGS = {
+  "use_tpu": flags.DEFINE_boolean,
+  "master": flags.DEFINE_string,
+  "tpu_name": flags.DEFINE_string,
+  "tpu_zone": flags.DEFINE_string,
+  "gcp_project": flags.DEFINE_string,
+  "num_tpu_cores": flags.DEFINE_integer,
+  "iterations_per_loop": flags.DEFINE_integer,
+}
+
+_DEFINE_BY_TYPE = {
+  bool: flags.DEFINE_boolean,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+  tuple[str, ...]: flags.DEFINE_list,
+}
+
+
+def _value_type(annotation: Any) -> Any:
+  """`bool | None` is a flag of type bool without a default."""
+  if isinstance(annotation, types.UnionType):
+    (annotation,) = set(typing.get_args(annotation)) - {type(None)}
+  return annotation
+
+
+def define_flags(config_class: type) -> None:
+  """One absl flag for each field of a dataclass, plus the obsolete ones."""
+  hints = typing.get_type_hints(config_class)
+  for field in dataclasses.fields(config_class):
+    is_required = field.default is dataclasses.MISSING
+    default = None if is_required else field.default
+    if isinstance(default, tuple):
+      default = list(default)
+    help_text = field.metadata["help"]
+    if "choices" in field.metadata:
+      flags.DEFINE_enum(
+          field.name, default, list(field.metadata["choices"]), help_text,
+          module_name=sys.argv[0])
+    else:
+      define = _DEFINE_BY_TYPE[_value_type(hints[field.name])]
+      define(field.name, default, help_text, module_name=sys.argv[0])
+    if is_required:
+      flags.mark_flag_as_required(field.name)
+  for name, define in _OBSOLETE_FLAGS.items():
+    if name not in flags.FLAGS:
+      define(name, None, "Obsolete: has no effect.", module_name=sys.argv[0])
+
+
+def config_from_flags(config_class: type) -> Any:
+  """The dataclass with the values of the parsed flags."""
+  for name in _OBSOLETE_FLAGS:
+    is_ours = name in {field.name for field in dataclasses.fields(config_class)}
+    if not is_ours and flags.FLAGS[name].present:
+      logging.warning("--%s has no effect in this program.", name)
+  values = {}
+  for field in dataclasses.fields(config_class):
+    value = flags.FLAGS[field.name].value
+    values[field.name] = tuple(value) if isinstance(value, list) else value
+  return config_class(**values)
+
+
+def run(config_class: type, main: Callable[[Any], Any], doc: str) -> None:
+  """Parses the command line and calls `main(config)`.
+
+  An `InputError` becomes one line on standard error and exit status 1.
+  """
+  program = os.path.basename(sys.argv[0])
+  sys.modules["__main__"].__doc__ = doc
+  define_flags(config_class)
+
+  def call(argv):
+    try:
+      if len(argv) > 1:
+        raise InputError(
+            f"received {argv[1]!r}, which is not a flag; see --help.")
+      main(config_from_flags(config_class))
+    except InputError as error:
+      sys.exit(f"{program}: error: {error}")
+
+  logging.set_verbosity(logging.INFO)
+  app.run(call)

@@ -1,0 +1,249 @@
+"""The configurations: frozen dataclasses that check themselves.
+
+`BertConfig` is the shape of a model, in the keys of the original
+`bert_config.json`. The others are the arguments of the programs; a field's
+default and its help text have their one home here, and
+`bert_tf.command_line` makes the flags from them.
+
+Standard library only.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+HIDDEN_ACTIVATIONS = ("gelu", "gelu_exact", "relu", "tanh", "linear")
+
+# Layers and hidden size of the released models. Heads are 64 wide and the
+# feed-forward layer is four times the hidden size in all of them.
+# Base and large: Devlin et al. 2019, section 3. The 24 miniatures: Turc et
+# al. 2019, "Well-Read Students Learn Better"; four of them have names.
+SIZES = {
+  "tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512),
+  "base": (12, 768), "large": (24, 1024),
+  **{
+    f"L-{layers}_H-{hidden}": (layers, hidden)
+    for layers in (2, 4, 6, 8, 10, 12) for hidden in (128, 256, 512, 768)
+  },
+}
+
+# Keys that stand in the original's files and change nothing there either.
+_IGNORED_KEYS = frozenset({
+  "directionality", "pooler_fc_size", "pooler_num_attention_heads",
+  "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+})
+
+
+class InputError(ValueError):
+  """What the user gave is wrong, and the message says how to mend it.
+
+  Programs print the message alone, without a traceback, and exit with 1.
+  """
+
+
+def require(condition: bool, message: str) -> None:
+  """Raises `InputError(message)` unless the condition holds."""
+  if not condition:
+    raise InputError(message)
+
+
+def read_json(path: str) -> Any:
+  """The content of a JSON file; `InputError` names a bad file and line."""
+  try:
+    with open(path, encoding="utf-8") as file:
+      return json.load(file)
+  except FileNotFoundError:
+    raise InputError(f"{path}: no such file.") from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise InputError(f"{path}: not valid JSON: {error}.") from None
+
+
+def write_json(path: str, value: Any) -> None:
+  """Writes JSON for people to read: a temporary name first, then a rename."""
+  temporary = f"{path}.tmp-{os.getpid()}"
+  with open(temporary, "w", encoding="utf-8") as file:
+    json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False)
+    file.write("\n")
+  os.replace(temporary, path)
+
+
+def _check_number(
+    name: str, value: Any, kind: type, low: float, high: float = None
+) -> None:
+  allowed = (int,) if kind is int else (int, float)
+  is_number = isinstance(value, allowed) and not isinstance(value, bool)
+  bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+  if not is_number or value < low or (high is not None and value > high):
+    noun = "a whole number" if kind is int else "a number"
+    raise InputError(f"{name}: received {value!r}; must be {noun} {bounds}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig:
+  """The shape of a BERT model, in the keys of `bert_config.json`.
+
+  `hidden_act` "gelu" is the tanh approximation, as in the original code;
+  "gelu_exact" is the form with erf, which checkpoints from Hugging Face use.
+
+  >>> BertConfig.from_size("tiny", vocab_size=100).num_attention_heads
+  2
+  """
+
+  vocab_size: int
+  hidden_size: int = 768
+  num_hidden_layers: int = 12
+  num_attention_heads: int = 12
+  intermediate_size: int = 3072
+  hidden_act: str = "gelu"
+  hidden_dropout_prob: float = 0.1
+  attention_probs_dropout_prob: float = 0.1
+  max_position_embeddings: int = 512
+  type_vocab_size: int = 2
+  initializer_range: float = 0.02
+
+  def __post_init__(self):
+    for name in (
+        "vocab_size", "hidden_size", "num_hidden_layers",
+        "num_attention_heads", "intermediate_size",
+        "max_position_embeddings", "type_vocab_size"):
+      _check_number(name, getattr(self, name), int, 1)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+      _check_number(name, getattr(self, name), float, 0, 0.999)
+    _check_number("initializer_range", self.initializer_range, float, 0)
+    require(
+        self.hidden_size % self.num_attention_heads == 0,
+        f"hidden_size: received {self.hidden_size}, which is not a multiple "
+        f"of num_attention_heads ({self.num_attention_heads}).")
+    require(
+        self.hidden_act in HIDDEN_ACTIVATIONS,
+        f"hidden_act: received {self.hidden_act!r}; must be one of "
+        f"{', '.join(HIDDEN_ACTIVATIONS)}.")
+
+  @classmethod
+  def from_size(cls, size: str, **overrides) -> "BertConfig":
+    """The config of a released size: "base", "tiny", "L-4_H-256", ..."""
+    require(
+        size in SIZES,
+        f"size: received {size!r}; must be one of {', '.join(SIZES)}.")
+    layers, hidden = SIZES[size]
+    return cls(**{
+      "hidden_size": hidden, "num_hidden_layers": layers,
+      "num_attention_heads": hidden // 64, "intermediate_size": 4 * hidden,
+      **overrides})
+
+  @classmethod
+  def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
+    """From the keys of `bert_config.json`; an unknown key is an error."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known - _IGNORED_KEYS)
+    require(
+        not unknown,
+        f"Unknown key in the model config: {', '.join(unknown)}; known are "
+        f"{', '.join(sorted(known))}.")
+    require("vocab_size" in values, "vocab_size: missing in the model config.")
+    return cls(**{k: v for k, v in values.items() if k in known})
+
+  @classmethod
+  def from_json_file(cls, path: str) -> "BertConfig":
+    """Reads `bert_config.json`; errors name the file and the key."""
+    values = read_json(path)
+    require(isinstance(values, dict), f"{path}: must hold a JSON object.")
+    try:
+      return cls.from_dict(values)
+    except InputError as error:
+      raise InputError(f"{path}: {error}") from None
+
+  def to_dict(self) -> dict[str, Any]:
+    return dataclasses.asdict(self)
+
+
+def option(default: Any = dataclasses.MISSING, *, help: str, **metadata):
+  """A dataclass field that becomes a flag; without a default, a required one.
+
+  `choices=(...)` restricts the values; the flag and `check_options` obey it.
+  """
+  return dataclasses.field(
+      default=default, metadata={"help": help, **metadata})
+
+
+def check_options(config: Any) -> None:
+  """Checks each field of an options dataclass against its metadata."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    choices = field.metadata.get("choices")
+    if choices and value is not None:
+      require(
+          value in choices,
+          f"--{field.name}: received {value!r}; must be one of "
+          f"{', '.join(choices)}.")
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if low is not None and value is not None:
+      kind = int if isinstance(value, int) else float
+      _check_number(f"--{field.name}", value, kind, low, high)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+  """Arguments of `tools/learn_vocabulary.py`."""
+
+  input_file: tuple[str, ...] = option(
+      help="Text files, .txt or .txt.gz, as names or globs, with commas.")
+  output_file: str = option(help="The vocabulary to write, an entry a line.")
+  vocab_size: int = option(
+      30522, low=100, help="Number of entries, special ones included.")
+  do_lower_case: bool = option(
+      True, help="Lower-case the text and strip accents.")
+  on_bad_utf8: str = option(
+      "error", choices=("error", "replace"),
+      help="What to do with bytes that are not UTF-8.")
+
+  def __post_init__(self):
+    check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingDataConfig:
+  """Arguments of `tools/create_pretraining_data.py`."""
+
+  input_file: tuple[str, ...] = option(
+      help="Text files, .txt or .txt.gz, as names or globs, with commas; a "
+           "blank line ends a document.")
+  output_file: tuple[str, ...] = option(
+      help="TFRecord files to write, with commas; the examples are dealt to "
+           "them in turn. stats.json is written beside the first.")
+  vocab_file: str = option(help="The WordPiece vocabulary, an entry a line.")
+  do_lower_case: bool | None = option(
+      None, help="Lower-case the text and strip accents. Not given: as "
+                 "tokenizer_config.json beside the vocabulary says, or as "
+                 "the vocabulary itself shows.")
+  do_whole_word_mask: bool = option(
+      False, help="Mask all pieces of a word or none.")
+  max_seq_length: int = option(
+      128, low=8, help="Length of an example, [CLS] and [SEP] included.")
+  max_predictions_per_seq: int = option(
+      20, low=1, help="Most masked pieces in an example.")
+  random_seed: int = option(
+      12345, low=0, help="The same seed gives the same bytes.")
+  dupe_factor: int = option(
+      10, low=1, help="Passes over the corpus, each with its own masks.")
+  masked_lm_prob: float = option(
+      0.15, low=0.0, high=1.0, help="Share of pieces to mask.")
+  short_seq_prob: float = option(
+      0.1, low=0.0, high=1.0,
+      help="Share of examples with a random, shorter target length.")
+  sentence_splitter: str = option(
+      "none", choices=("none", "rules"),
+      help="none: a sentence a line, as in the original. rules: a line is "
+           "running text, and sentences are found in it.")
+  on_bad_utf8: str = option(
+      "error", choices=("error", "replace"),
+      help="What to do with bytes that are not UTF-8.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        self.max_predictions_per_seq <= self.max_seq_length - 3,
+        f"--max_predictions_per_seq: received {self.max_predictions_per_seq}; "
+        f"a sequence of {self.max_seq_length} holds at most "
+        f"{self.max_seq_length - 3} pieces beside [CLS] and two [SEP].")

@@ -1,0 +1,1 @@
+"""From text to batches: nothing here knows a model."""

@@ -1,0 +1,1 @@
+"""What a task is, and the literal dict TASKS of all of them."""

@@ -1,0 +1,21 @@
+"""What the tests share: where the real data lies, and how to do without."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+# Real data and golden results stand beside the project, outside of it.
+SHARED = pathlib.Path(
+    os.environ.get("BERT_TF_SHARED", REPOSITORY.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared():
+  """The folder of real data and golden results; skips where it is absent."""
+  if not SHARED.is_dir():
+    pytest.skip(f"needs the real data of {SHARED} (set BERT_TF_SHARED)")
+  return SHARED
