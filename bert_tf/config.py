@@ -247,3 +247,62 @@ class PretrainingDataConfig:
         f"--max_predictions_per_seq: received {self.max_predictions_per_seq}; "
         f"a sequence of {self.max_seq_length} holds at most "
         f"{self.max_seq_length - 3} pieces beside [CLS] and two [SEP].")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+  """Arguments of `run_pretraining.py`."""
+
+  input_file: tuple[str, ...] = option(
+      help="TFRecord files for training, as names or globs, with commas.")
+  output_dir: str = option(
+      help="The model directory to write; the run's state and metrics too.")
+  bert_config_file: str | None = option(
+      None, help="bert_config.json: the shape of the model. Not given: that "
+                 "of --init_checkpoint.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary of the records. Not given: that of "
+                 "--init_checkpoint.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+  init_checkpoint: str | None = option(
+      None, help="Where to start: a checkpoint's prefix, a model directory, "
+                 "a Hugging Face directory or an exported SavedModel.")
+  eval_input_file: tuple[str, ...] = option(
+      (), help="Held-out TFRecord files. Not given: --input_file.")
+  max_seq_length: int = option(
+      128, low=8, help="Length of the records.")
+  max_predictions_per_seq: int = option(
+      20, low=1, help="Masked positions of the records.")
+  do_train: bool = option(False, help="Train.")
+  do_eval: bool = option(
+      False, help="Evaluate, during training and at its end.")
+  train_batch_size: int = option(32, low=1, help="Examples a step.")
+  eval_batch_size: int = option(8, low=1, help="Examples an evaluation step.")
+  learning_rate: float = option(
+      5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
+  num_train_steps: int = option(100000, low=1, help="Steps in all.")
+  num_warmup_steps: int = option(
+      10000, low=0, help="Steps over which the learning rate rises.")
+  save_checkpoints_steps: int = option(
+      1000, low=1, help="Steps between two saved states.")
+  eval_steps: int | None = option(
+      None, low=1, help="Steps between two evaluations. Not given: "
+                        "--save_checkpoints_steps.")
+  max_eval_steps: int = option(
+      100, low=1, help="Batches an evaluation takes at most.")
+  log_steps: int = option(
+      100, low=1, help="Steps between two lines of metrics.")
+  random_seed: int = option(
+      12345, low=0, help="Fixes initial weights, order of data and dropout.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        self.do_train or self.do_eval,
+        "Received neither --do_train nor --do_eval; give at least one.")
+    require(
+        self.bert_config_file or self.init_checkpoint,
+        "Received neither --bert_config_file nor --init_checkpoint; one of "
+        "them must give the shape of the model.")

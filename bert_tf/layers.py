@@ -1,0 +1,224 @@
+"""The layers of BERT: embeddings, self-attention, feed-forward, dropout.
+
+Devlin et al. 2019, section 3, after Vaswani et al. 2017: post-LN blocks.
+Written in `keras.ops` only, so that the layers run under any Keras backend.
+
+Shapes:
+  B  batch            N  attention heads
+  S  sequence length  D  size of a head, H / N
+  H  hidden size      F  feed-forward size
+  V  vocabulary
+
+Each variable's path is its name in the original's checkpoints, such as
+`bert/encoder/layer_0/attention/self/query/kernel`: the name scopes opened in
+the `build` methods are that contract.
+
+Dropout draws no random numbers of its own: its mask is a function of the
+`dropout_seed` that comes in with each call, an int32 [2] tensor, and of the
+layer's place in the model. None means no dropout.
+"""
+
+import functools
+import math
+
+import keras
+from keras import ops
+
+LAYER_NORM_EPSILON = 1e-12
+# Added to the scores of masked keys; large enough to vanish in the softmax,
+# small enough for float16.
+MASK_BIAS = -10000.0
+
+ACTIVATIONS = {
+  "gelu": functools.partial(ops.gelu, approximate=True),
+  "gelu_exact": functools.partial(ops.gelu, approximate=False),
+  "relu": ops.relu,
+  "tanh": ops.tanh,
+  "linear": lambda x: x,
+}
+
+register = keras.saving.register_keras_serializable("bert_tf")
+
+
+def truncated_normal(stddev: float) -> keras.initializers.Initializer:
+  """The original's initializer: cut off at two standard deviations."""
+  return keras.initializers.TruncatedNormal(stddev=stddev)
+
+
+def layer_norm(dtype=None) -> keras.layers.LayerNormalization:
+  return keras.layers.LayerNormalization(
+      epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
+
+
+def random_bits(shape, seed):
+  """Uniform uint32 of a shape, a pure function of an int32 [2] seed.
+
+  `keras.random` refuses a seed that is a tensor, so this is the one place
+  that asks for the backend.
+  """
+  if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    return tf.random.stateless_uniform(
+        shape, seed, minval=None, maxval=None, dtype=tf.uint32)
+  if keras.backend.backend() == "jax":
+    import jax
+    key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
+    return jax.random.bits(key, shape, dtype="uint32")
+  raise NotImplementedError(
+      f"Dropout under the Keras backend {keras.backend.backend()!r}.")
+
+
+@register
+class Dropout(keras.layers.Layer):
+  """Dropout whose mask is a pure function of (seed, salt).
+
+  The same seed gives the same mask, so a block may be computed twice
+  (rematerialization) or a run resumed at any step. The salt is the layer's
+  own number within its model: layers that share a seed draw apart.
+  """
+
+  def __init__(self, rate: float, *, salt: int, **kwargs):
+    super().__init__(**kwargs)
+    self.rate = rate
+    self.salt = salt
+
+  def call(self, x, seed=None):
+    if seed is None or self.rate == 0:
+      return x
+    seed = seed + ops.convert_to_tensor([0, self.salt], dtype="int32")
+    bits = random_bits(ops.shape(x), seed)
+    dropped = bits < int(self.rate * 2**32)
+    return ops.where(dropped, ops.zeros_like(x), x / (1 - self.rate))
+
+  def get_config(self):
+    return {**super().get_config(), "rate": self.rate, "salt": self.salt}
+
+
+@register
+class BertEmbeddings(keras.layers.Layer):
+  """Sum of word, segment and position embeddings, normalised; [B, S, H]."""
+
+  def __init__(
+      self, *, vocab_size: int, hidden_size: int, type_vocab_size: int,
+      max_position_embeddings: int, dropout_rate: float,
+      initializer_range: float, **kwargs
+  ):
+    super().__init__(**kwargs)
+    self.vocab_size = vocab_size
+    self.hidden_size = hidden_size
+    self.type_vocab_size = type_vocab_size
+    self.max_position_embeddings = max_position_embeddings
+    self.initializer_range = initializer_range
+    self.norm = layer_norm(self.dtype_policy)
+    self.dropout = Dropout(dropout_rate, salt=0, dtype=self.dtype_policy)
+
+  def build(self, input_shape=None):
+    def table(name, rows):
+      return self.add_weight(
+          name=name, shape=(rows, self.hidden_size),
+          initializer=truncated_normal(self.initializer_range))
+
+    self.word_embeddings = table("word_embeddings", self.vocab_size)
+    self.token_type_embeddings = table(
+        "token_type_embeddings", self.type_vocab_size)
+    self.position_embeddings = table(
+        "position_embeddings", self.max_position_embeddings)
+    self.norm.build((None, None, self.hidden_size))
+    self.built = True
+
+  def call(self, input_ids, segment_ids, dropout_seed=None):
+    sequence_length = input_ids.shape[1]
+    if (sequence_length or 0) > self.max_position_embeddings:
+      raise ValueError(
+          f"input_ids: received a sequence of {sequence_length}; the model "
+          f"has {self.max_position_embeddings} positions.")
+    if sequence_length is None:
+      sequence_length = ops.shape(input_ids)[1]
+    x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, S, H]
+    x = x + ops.take(self.token_type_embeddings, segment_ids, axis=0)
+    x = x + self.position_embeddings[:sequence_length]
+    x = ops.cast(x, self.compute_dtype)
+    return self.dropout(self.norm(x), seed=dropout_seed)
+
+
+@register
+class BertLayer(keras.layers.Layer):
+  """One Transformer block: self-attention, then feed-forward; [B, S, H]."""
+
+  def __init__(
+      self, *, hidden_size: int, num_attention_heads: int,
+      intermediate_size: int, hidden_act: str, hidden_dropout_rate: float,
+      attention_dropout_rate: float, initializer_range: float,
+      first_salt: int, **kwargs
+  ):
+    super().__init__(**kwargs)
+    self.hidden_size = hidden_size
+    self.intermediate_size = intermediate_size
+    self.num_heads = num_attention_heads
+    self.activation = ACTIVATIONS[hidden_act]
+
+    def dense(units, name):
+      return keras.layers.Dense(
+          units, name=name, dtype=self.dtype_policy,
+          kernel_initializer=truncated_normal(initializer_range))
+
+    def dropout(rate, number):
+      return Dropout(
+          rate, salt=first_salt + number, dtype=self.dtype_policy)
+
+    self.query = dense(hidden_size, "query")
+    self.key = dense(hidden_size, "key")
+    self.value = dense(hidden_size, "value")
+    self.attention_dropout = dropout(attention_dropout_rate, 0)
+    self.attention_output = dense(hidden_size, "dense")
+    self.attention_output_dropout = dropout(hidden_dropout_rate, 1)
+    self.attention_norm = layer_norm(self.dtype_policy)
+    self.intermediate = dense(intermediate_size, "dense")
+    self.output_dense = dense(hidden_size, "dense")
+    self.output_dropout = dropout(hidden_dropout_rate, 2)
+    self.output_norm = layer_norm(self.dtype_policy)
+
+  def build(self, input_shape=None):
+    hidden = (None, None, self.hidden_size)
+    with keras.name_scope("attention"):
+      with keras.name_scope("self"):
+        self.query.build(hidden)
+        self.key.build(hidden)
+        self.value.build(hidden)
+      with keras.name_scope("output"):
+        self.attention_output.build(hidden)
+        self.attention_norm.build(hidden)
+    with keras.name_scope("intermediate"):
+      self.intermediate.build(hidden)
+    with keras.name_scope("output"):
+      self.output_dense.build((None, None, self.intermediate_size))
+      self.output_norm.build(hidden)
+    self.built = True
+
+  def call(self, x, attention_bias, dropout_seed=None):
+    attended = self._attend(x, attention_bias, dropout_seed)
+    attended = self.attention_output(attended)
+    attended = self.attention_output_dropout(attended, seed=dropout_seed)
+    x = self.attention_norm(x + attended)  # [B, S, H]
+    y = self.activation(self.intermediate(x))  # [B, S, F]
+    y = self.output_dropout(self.output_dense(y), seed=dropout_seed)
+    return self.output_norm(x + y)  # [B, S, H]
+
+  def _attend(self, x, attention_bias, dropout_seed):
+    batch, length, hidden = ops.shape(x)
+    size = hidden // self.num_heads
+
+    def split_heads(y):
+      y = ops.reshape(y, (batch, length, self.num_heads, size))
+      return ops.transpose(y, (0, 2, 1, 3))  # [B, N, S, D]
+
+    query = split_heads(self.query(x)) * (1 / math.sqrt(size))
+    key = split_heads(self.key(x))
+    value = split_heads(self.value(x))
+    scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+    # [B, N, S, S], in float32: Keras has cast the bias like any input.
+    scores = ops.cast(scores, "float32") + ops.cast(attention_bias, "float32")
+    weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
+    weights = self.attention_dropout(weights, seed=dropout_seed)
+    context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+    return ops.reshape(context, (batch, length, hidden))  # [B, S, H]

@@ -1,0 +1,132 @@
+"""The BERT encoder, after Devlin et al. 2019, section 3.
+
+Needs Keras alone. Shapes: B batch, S sequence length, H hidden size.
+"""
+
+import keras
+from keras import ops
+
+from bert_tf.config import BertConfig
+from bert_tf.layers import BertEmbeddings
+from bert_tf.layers import BertLayer
+from bert_tf.layers import MASK_BIAS
+from bert_tf.layers import register
+from bert_tf.layers import truncated_normal
+
+
+class BertModel(keras.Model):
+  """What all BERT models share: a config, and where dropout's seed is from.
+
+  A model is built when it is made, so that its variables can be loaded.
+  """
+
+  def __init__(self, config: BertConfig, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    self._seed_generator = keras.random.SeedGenerator()
+
+  def resolve_dropout_seed(self, training, dropout_seed):
+    """The int32 [2] seed of one call, or None where nothing is dropped.
+
+    A training loop passes `dropout_seed`; under `fit`, which cannot, the
+    model draws one.
+    """
+    if not training:
+      return None
+    if dropout_seed is None:
+      dropout_seed = self._seed_generator.next()
+    return ops.cast(dropout_seed, "int32")
+
+  def get_config(self):
+    return {"config": self.config.to_dict()}
+
+  @classmethod
+  def from_config(cls, config):
+    arguments = {**config, "config": BertConfig.from_dict(config["config"])}
+    return cls(**arguments)
+
+
+@register
+class BertEncoder(BertModel):
+  """The bidirectional Transformer encoder with its pooler.
+
+  Called on a dict of int tensors [B, S]: `input_ids`; `input_mask` (1 =
+  token, 0 = padding; default: all ones); `segment_ids` (default: zeros).
+  S is at most `config.max_position_embeddings`.
+
+  Returns a dict: `sequence_output` [B, S, H], `pooled_output` [B, H] (tanh
+  over the first position) and, with `output_hidden_states=True`,
+  `hidden_states`, a list of [B, S, H]: embeddings first, then every layer.
+
+  >>> encoder = BertEncoder(BertConfig.from_size("tiny", vocab_size=30522))
+  >>> encoder.count_params()
+  4385920
+  """
+
+  def __init__(self, config: BertConfig, **kwargs):
+    super().__init__(config, name="bert", **kwargs)
+    self.embeddings = BertEmbeddings(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        type_vocab_size=config.type_vocab_size,
+        max_position_embeddings=config.max_position_embeddings,
+        dropout_rate=config.hidden_dropout_prob,
+        initializer_range=config.initializer_range,
+        name="embeddings")
+    self.encoder_layers = [
+      BertLayer(
+          hidden_size=config.hidden_size,
+          num_attention_heads=config.num_attention_heads,
+          intermediate_size=config.intermediate_size,
+          hidden_act=config.hidden_act,
+          hidden_dropout_rate=config.hidden_dropout_prob,
+          attention_dropout_rate=config.attention_probs_dropout_prob,
+          initializer_range=config.initializer_range,
+          first_salt=1 + 3 * i,
+          name=f"layer_{i}")
+      for i in range(config.num_hidden_layers)
+    ]
+    self.pooler = keras.layers.Dense(
+        config.hidden_size, activation="tanh", name="dense",
+        kernel_initializer=truncated_normal(config.initializer_range))
+    self.build()
+
+  def build(self, input_shape=None):
+    hidden = (None, None, self.config.hidden_size)
+    self.embeddings.build()
+    with keras.name_scope("encoder"):
+      for layer in self.encoder_layers:
+        layer.build(hidden)
+    with keras.name_scope("pooler"):
+      self.pooler.build((None, self.config.hidden_size))
+    self.built = True
+
+  @property
+  def embedding_table(self):
+    """The word embeddings [V, H], which the masked-LM head shares."""
+    return self.embeddings.word_embeddings
+
+  def call(
+      self, inputs, training=None, dropout_seed=None,
+      output_hidden_states=False
+  ):
+    seed = self.resolve_dropout_seed(training, dropout_seed)
+    input_ids = inputs["input_ids"]  # [B, S]
+    input_mask = inputs.get("input_mask")
+    segment_ids = inputs.get("segment_ids")
+    if input_mask is None:
+      input_mask = ops.ones_like(input_ids)
+    if segment_ids is None:
+      segment_ids = ops.zeros_like(input_ids)
+
+    bias = (1.0 - ops.cast(input_mask, "float32")) * MASK_BIAS
+    bias = bias[:, None, None, :]  # [B, 1, 1, S]: on the key side
+    x = self.embeddings(input_ids, segment_ids, dropout_seed=seed)
+    hidden_states = [x]
+    for layer in self.encoder_layers:
+      x = layer(x, bias, dropout_seed=seed)  # [B, S, H]
+      hidden_states.append(x)
+    outputs = {"sequence_output": x, "pooled_output": self.pooler(x[:, 0])}
+    if output_hidden_states:
+      outputs["hidden_states"] = hidden_states
+    return outputs
