@@ -291,7 +291,7 @@ def test_a_model_runs_under_a_bfloat16_policy():
 def test_the_model_needs_keras_alone():
   program = (
     "import os, sys\n"
-    "os.environ['KERAS_BACKEND'] = 'numpy'\n"
+    "os.environ['KERAS_BACKEND'] = 'jax'\n"
     "sys.modules['tensorflow'] = None\n"
     "import numpy as np\n"
     "from bert_tf.config import BertConfig\n"

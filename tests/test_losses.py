@@ -1,0 +1,86 @@
+"""Losses and metrics by hand, and their sums over parts of a batch."""
+
+import math
+
+import numpy as np
+
+from bert_tf import losses
+
+
+def pretraining_batch():
+  outputs = {
+    # Softmax of (0, ln 3) is (1/4, 3/4).
+    "mlm_logits": np.array([
+      [[0, math.log(3)], [0, math.log(3)]],
+      [[0, math.log(3)], [5, -5]]], np.float32),
+    "nsp_logits": np.array([[0, 0], [0, math.log(3)]], np.float32),
+  }
+  batch = {
+    "masked_lm_ids": np.array([[1, 0], [1, 0]], np.int32),
+    "masked_lm_weights": np.array([[1, 1], [1, 0]], np.float32),
+    "next_sentence_labels": np.array([0, 1], np.int32),
+  }
+  return outputs, batch
+
+
+def as_floats(sums):
+  return {name: float(value) for name, value in sums.items()}
+
+
+def test_pretraining_sums_by_hand():
+  sums = as_floats(losses.PRETRAINING.sums(*pretraining_batch()))
+  expected = {
+    "mlm_total": 3, "nsp_total": 2,
+    # 3/4, 1/4 and 3/4 at the three positions that count.
+    "mlm_loss": 2 * math.log(4 / 3) + math.log(4), "mlm_correct": 2,
+    # 1/2 for a tie, which argmax gives to 0, and 3/4.
+    "nsp_loss": math.log(2) + math.log(4 / 3), "nsp_correct": 2,
+  }
+  assert set(sums) == set(expected)
+  for name, value in expected.items():
+    np.testing.assert_allclose(sums[name], value, rtol=1e-6)
+
+
+def test_the_loss_divides_by_the_totals_that_it_is_given():
+  outputs, batch = pretraining_batch()
+  sums = losses.PRETRAINING.sums(outputs, batch)
+  totals = {"mlm_total": 6.0, "nsp_total": 4.0}
+  expected = (
+      (2 * math.log(4 / 3) + math.log(4)) / 6.00001
+      + (math.log(2) + math.log(4 / 3)) / 4)
+  np.testing.assert_allclose(
+      losses.PRETRAINING.loss(sums, totals), expected, rtol=1e-6)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+  outputs, batch = pretraining_batch()
+  whole = as_floats(losses.PRETRAINING.sums(outputs, batch))
+  parts = [
+    as_floats(losses.PRETRAINING.sums(
+        {name: value[i:i + 1] for name, value in outputs.items()},
+        {name: value[i:i + 1] for name, value in batch.items()}))
+    for i in range(2)]
+  for name, value in whole.items():
+    np.testing.assert_allclose(
+        parts[0][name] + parts[1][name], value, rtol=1e-6)
+
+
+def test_a_batch_without_predictions_has_a_loss():
+  outputs, batch = pretraining_batch()
+  batch["masked_lm_weights"] = np.zeros((2, 2), np.float32)
+  metrics = losses.PRETRAINING.metrics(
+      as_floats(losses.PRETRAINING.sums(outputs, batch)))
+  assert metrics["mlm_loss"] == 0 and metrics["mlm_accuracy"] == 0
+
+
+def test_classification_by_hand():
+  outputs = {"logits": np.array([[0, math.log(3)], [2, 0]], np.float32)}
+  batch = {"label": np.array([1, 1], np.int32)}
+  sums = as_floats(losses.CLASSIFICATION.sums(outputs, batch))
+  nll = math.log(4 / 3) + 2 + math.log(1 + math.exp(-2))
+  np.testing.assert_allclose(
+      [sums["total"], sums["correct"], sums["loss"]], [2, 1, nll], rtol=1e-6)
+  metrics = losses.CLASSIFICATION.metrics(sums)
+  np.testing.assert_allclose(metrics["accuracy"], 0.5)
+  np.testing.assert_allclose(
+      losses.CLASSIFICATION.loss(sums, {"total": 2.0}), nll / 2, rtol=1e-6)
