@@ -7,6 +7,7 @@ A script is one config and one call:
 """
 
 import dataclasses
+import logging as python_logging
 import os
 import sys
 import types
@@ -90,6 +91,8 @@ def run(config_class: type, main: Callable[[Any], Any], doc: str) -> None:
   An `InputError` becomes one line on standard error and exit status 1.
   """
   program = os.path.basename(sys.argv[0])
+  # TensorFlow's own remarks on this machine's processor and libraries.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   sys.modules["__main__"].__doc__ = doc
   define_flags(config_class)
 
@@ -103,4 +106,6 @@ def run(config_class: type, main: Callable[[Any], Any], doc: str) -> None:
       sys.exit(f"{program}: error: {error}")
 
   logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().setFormatter(
+      python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   app.run(call)

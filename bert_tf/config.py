@@ -231,7 +231,8 @@ class PretrainingDataConfig:
       0.15, low=0.0, high=1.0, help="Share of pieces to mask.")
   short_seq_prob: float = option(
       0.1, low=0.0, high=1.0,
-      help="Share of examples with a random, shorter target length.")
+      help="Probability that a document gets, for one pass, a random, shorter "
+           "target length.")
   sentence_splitter: str = option(
       "none", choices=("none", "rules"),
       help="none: a sentence a line, as in the original. rules: a line is "
@@ -306,3 +307,89 @@ class PretrainingConfig:
         self.bert_config_file or self.init_checkpoint,
         "Received neither --bert_config_file nor --init_checkpoint; one of "
         "them must give the shape of the model.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuningConfig:
+  """Arguments of `run_finetuning.py`."""
+
+  task_name: str = option(help="The task; see bert_tf/tasks.")
+  data_dir: str = option(help="The folder of train.tsv, dev.tsv, test.tsv.")
+  output_dir: str = option(
+      help="The model directory to write; the run's state and metrics too.")
+  init_checkpoint: str | None = option(
+      None, help="Where to start: a checkpoint's prefix, a model directory, "
+                 "a Hugging Face directory or an exported SavedModel. Not "
+                 "given: random weights.")
+  bert_config_file: str | None = option(
+      None, help="bert_config.json: the shape of the model. Not given: that "
+                 "of --init_checkpoint.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary. Not given: that of --init_checkpoint.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+  text_column: str = option(
+      "text", help="Column of the text: a name in the header, or a number "
+                   "from 0 in files that have none.")
+  label_column: str = option(
+      "label", help="Column of the label, in the same way.")
+  max_seq_length: int = option(
+      128, low=8, help="Longer texts are cut; [CLS] and [SEP] count.")
+  do_train: bool = option(False, help="Train on train.tsv.")
+  do_eval: bool = option(
+      False, help="Evaluate on dev.tsv, during training and at its end.")
+  do_predict: bool = option(
+      False, help="Write predictions.tsv for test.tsv, or for dev.tsv where "
+                  "there is no test.tsv.")
+  train_batch_size: int = option(32, low=1, help="Examples a step.")
+  eval_batch_size: int = option(32, low=1, help="Examples an evaluation step.")
+  learning_rate: float = option(
+      5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
+  num_train_epochs: float = option(
+      3.0, low=0.0, help="Passes over the training examples.")
+  warmup_proportion: float = option(
+      0.1, low=0.0, high=1.0,
+      help="Share of the steps over which the learning rate rises.")
+  save_checkpoints_steps: int = option(
+      1000, low=1, help="Steps between two saved states.")
+  eval_steps: int | None = option(
+      None, low=1, help="Steps between two evaluations. Not given: once an "
+                        "epoch.")
+  log_steps: int = option(
+      50, low=1, help="Steps between two lines of metrics.")
+  on_bad_utf8: str = option(
+      "error", choices=("error", "replace"),
+      help="What to do with bytes that are not UTF-8.")
+  random_seed: int = option(
+      12345, low=0, help="Fixes the head's weights, order and dropout.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        self.do_train or self.do_eval or self.do_predict,
+        "Received none of --do_train, --do_eval, --do_predict; give at "
+        "least one.")
+    require(
+        self.bert_config_file or self.init_checkpoint,
+        "Received neither --bert_config_file nor --init_checkpoint; one of "
+        "them must give the shape of the model.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+  """Arguments of `tools/export_saved_model.py`."""
+
+  model_dir: str = option(
+      help="A model directory, pretrained or fine-tuned, or any other "
+           "checkpoint that --init_checkpoint takes.")
+  export_dir: str = option(
+      help="Where the versions lie; the next one is written.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary. Not given: that of --model_dir.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+
+  def __post_init__(self):
+    check_options(self)

@@ -1,0 +1,220 @@
+"""Learning a vocabulary: by hand, by properties, and the program."""
+
+import collections
+import doctest
+import gzip
+import json
+import pathlib
+import random
+import subprocess
+import sys
+
+import pytest
+
+from bert_tf import vocabulary
+from bert_tf.config import InputError
+from bert_tf.config import VocabularyConfig
+from bert_tf.tokenization import BertTokenizer
+from bert_tf.tokenization import SPECIAL_TOKENS
+
+ROOT = pathlib.Path(vocabulary.__file__).parent.parent
+
+
+def test_words_are_counted_as_the_tokenizer_sees_them():
+  texts = ["The thé's 中中.", "", "the\u200d " + "x" * 201]
+  counts = vocabulary.count_words(texts, do_lower_case=True)
+  assert counts == {"the": 3, "'": 1, "s": 1, "中": 2, ".": 1}
+  counts = vocabulary.count_words(texts, do_lower_case=False)
+  assert counts == {
+    "The": 1, "thé": 1, "the": 1, "'": 1, "s": 1, "中": 2, ".": 1}
+
+
+def test_merges_are_those_worked_out_by_hand():
+  # Pairs at first: h##u 15, ##u##g 20, p##u 17, ##u##n 16, b##u 4, ##g##s 5.
+  # ##ug (20) leaves h##ug 15, p##ug 5, ##ug##s 5, p##u 12, ##u##n 16, b##u 4:
+  # ##un (16) -> hug (15) -> pun (12).
+  counts = {"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}
+  # Seven letters, each inside longer words, take two entries each.
+  letters = [form for c in "bghnpsu" for form in (c, "##" + c)]
+  found = vocabulary.learn_vocabulary(
+      counts, vocab_size=5 + 14 + 4, do_lower_case=True)
+  assert found[:5] == list(SPECIAL_TOKENS)
+  assert found[5:19] == sorted(letters)
+  assert found[19:] == ["##ug", "##un", "hug", "pun"]
+
+
+def test_a_character_that_only_stands_alone_has_one_form():
+  found = vocabulary.learn_vocabulary(
+      {"ab": 3, ",": 2}, vocab_size=5 + 4 + 1, do_lower_case=True)
+  assert found[5:] == ["##a", "##b", ",", "a", "b"]
+
+
+def test_a_rare_character_gives_way_to_merges_ten_times_as_frequent():
+  # "ab" merges with worth 100; z has the worth 10 * 9 < 100 < 10 * 11.
+  for count, expected in ((9, ["ab"]), (11, ["z"])):
+    found = vocabulary.learn_vocabulary(
+        {"ab": 100, "z": count}, vocab_size=5 + 4 + 1, do_lower_case=True)
+    assert set(found[5:]) - {"a", "b", "##a", "##b"} == set(expected)
+
+
+def test_repeated_letters_are_merged_from_the_left():
+  found = vocabulary.learn_vocabulary(
+      {"aaaaa": 4}, vocab_size=5 + 2 + 3, do_lower_case=True)
+  # ##a##a stands three times in it: ##aa. Then a ##aa ##aa, each pair once:
+  # the pair that was learnt first wins.
+  assert found[:8] == [*SPECIAL_TOKENS, "##a", "a", "##aa"]
+  assert found[8:] == ["aaa", "aaaaa"]
+
+
+def test_each_pair_merged_is_the_most_frequent_by_a_plain_recount(monkeypatch):
+  rng = random.Random(3)
+  words = collections.Counter(
+      "".join(rng.choice("abcd") for _ in range(rng.randrange(1, 9)))
+      for _ in range(4000))
+  learner = vocabulary._Learner(words)
+  merges = []
+  merge = learner._merge
+  monkeypatch.setattr(
+      learner, "_merge", lambda pair: (merges.append(pair), merge(pair)))
+  for _ in range(4):
+    assert learner.step(room=1000)
+  assert sorted(learner.entries) == sorted(
+      form for c in "abcd" for form in (c, "##" + c))
+  split = {w: [w[0], *("##" + c for c in w[1:])] for w in words}
+  for number in range(150):
+    counts = collections.Counter()
+    for word, pieces in split.items():
+      for pair in zip(pieces, pieces[1:]):
+        counts[pair] += words[word]
+    assert learner.step(room=1000)
+    first, second = (learner._pieces[piece] for piece in merges[number])
+    assert counts[first, second] == max(counts.values())
+    for pieces in split.values():
+      place = 0
+      while place < len(pieces) - 1:
+        if pieces[place] == first and pieces[place + 1] == second:
+          pieces[place:place + 2] = [first + second[2:]]
+        place += 1
+
+
+def make_words(size):
+  rng = random.Random(5)
+  stems = ["".join(rng.choice("abcdefgh") for _ in range(4))
+           for _ in range(60)]
+  endings = ["", "s", "ed", "ing", "ment"]
+  return collections.Counter(
+      rng.choice(stems) + rng.choice(endings) for _ in range(size))
+
+
+@pytest.mark.parametrize("vocab_size", (40, 41, 100, 257))
+def test_the_size_is_the_one_asked_for(vocab_size):
+  counts = make_words(3000)
+  found = vocabulary.learn_vocabulary(
+      counts, vocab_size=vocab_size, do_lower_case=True)
+  assert len(found) == len(set(found)) == vocab_size
+  assert found[:5] == list(SPECIAL_TOKENS)
+
+
+def test_a_character_that_needs_two_entries_leaves_the_last_one_alone():
+  found = vocabulary.learn_vocabulary(
+      {"ab": 4}, vocab_size=5 + 3, do_lower_case=True)
+  assert found[5:] == ["##a", "a", "ab"]
+
+
+def test_the_order_of_the_counts_changes_nothing():
+  counts = make_words(3000)
+  shuffled = list(counts.items())
+  random.Random(1).shuffle(shuffled)
+  learn = lambda words: vocabulary.learn_vocabulary(
+      words, vocab_size=150, do_lower_case=True)
+  assert learn(counts) == learn(dict(shuffled))
+
+
+def test_texts_too_few_for_the_size_are_an_error_that_names_the_size():
+  # Six letters in two forms and "ab". "zb", "abc" stand there once, and so
+  # does ##b##c once "ab" is a piece.
+  texts = ["abc abd", "abe zbc"]
+  with pytest.raises(InputError, match="received 100; .* give 18: ask for"):
+    vocabulary.learn_vocabulary(texts, vocab_size=100, do_lower_case=True)
+  found = vocabulary.learn_vocabulary(texts, vocab_size=18, do_lower_case=True)
+  assert len(found) == 18 and found[-1] == "ab"
+  with pytest.raises(InputError, match="No word"):
+    vocabulary.learn_vocabulary([" "], vocab_size=100, do_lower_case=True)
+  with pytest.raises(InputError, match="special tokens alone are 5"):
+    vocabulary.learn_vocabulary(["a"], vocab_size=5, do_lower_case=True)
+
+
+def test_coverage_is_that_worked_out_by_hand():
+  entries = [*SPECIAL_TOKENS, "a", "b", "##b", "ab"]
+  counts = {"ab": 6, "abb": 2, "c": 1, "a": 1}
+  # Pieces: 6 * 1 + 2 * 2 + 1 * 1 (unknown) + 1 * 1 of 10 words.
+  assert vocabulary.coverage(entries, counts, do_lower_case=True) == {
+    "unknown_rate": 0.1, "pieces_per_word": 1.2}
+
+
+def run_program(*flags):
+  return subprocess.run(
+      [sys.executable, str(ROOT / "tools" / "learn_vocabulary.py"), *flags],
+      capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_program_writes_a_vocabulary_that_the_tokenizer_reads(tmp_path):
+  text = "Das Haus, die Häuser: Haus um Haus.\n\nNeue Häuser, neues Haus.\n"
+  (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+  with gzip.open(tmp_path / "b.txt.gz", "wt", encoding="utf-8") as file:
+    file.write(text * 20)
+  output = tmp_path / "model" / "vocab.txt"
+  done = run_program(
+      f"--input_file={tmp_path}/*.txt,{tmp_path}/*.txt.gz",
+      f"--output_file={output}", "--vocab_size=100", "--nodo_lower_case")
+  # Far too little text for a hundred entries: says so, and writes nothing.
+  assert done.returncode == 1 and not output.parent.exists()
+  assert "learn_vocabulary.py: error: vocab_size: received 100" in done.stderr
+
+  (tmp_path / "c.txt").write_text(
+      " ".join(make_words(2000).elements()), encoding="utf-8")
+  done = run_program(
+      f"--input_file={tmp_path}/*.txt,{tmp_path}/*.txt.gz",
+      f"--output_file={output}", "--vocab_size=120", "--nodo_lower_case")
+  assert done.returncode == 0, done.stderr
+  assert "120 entries; on these texts" in done.stderr
+  assert sorted(path.name for path in output.parent.iterdir()) == [
+    "tokenizer_config.json", "vocab.txt"]
+  config = json.loads((output.parent / "tokenizer_config.json").read_text())
+  assert config == {"do_lower_case": False}
+  tokenizer = BertTokenizer.from_file(str(output))
+  assert not tokenizer.do_lower_case
+  assert tokenizer.vocab_size == 120
+  assert tokenizer.vocabulary[:5] == SPECIAL_TOKENS
+  ids = tokenizer.tokenize(["Haus"]).to_list()[0]
+  assert tokenizer.unk_id not in ids
+
+
+def test_a_bad_line_of_the_texts_is_named_and_nothing_is_written(tmp_path):
+  (tmp_path / "a.txt").write_bytes(b"good\nb\xffd\n")
+  output = tmp_path / "model" / "vocab.txt"
+  options = {
+    "input_file": (f"{tmp_path}/a.txt",), "output_file": str(output),
+    "vocab_size": 100}
+  with pytest.raises(InputError, match="a.txt:2: .* not UTF-8"):
+    vocabulary.run(VocabularyConfig(**options))
+  with pytest.raises(InputError, match="b.txt: .* matches none|b.txt: no "):
+    vocabulary.run(VocabularyConfig(
+        **{**options, "input_file": (f"{tmp_path}/b.txt",)}))
+  assert not output.parent.exists()
+
+
+@pytest.mark.slow
+def test_the_books_give_the_size_asked_for_without_unknown_words(
+    shared, tmp_path):
+  vocabulary.run(VocabularyConfig(
+      input_file=(str(shared / "data/corpora/books_en.txt.gz"),),
+      output_file=str(tmp_path / "vocab.txt"), vocab_size=30000))
+  tokenizer = BertTokenizer.from_file(str(tmp_path / "vocab.txt"))
+  assert tokenizer.vocab_size == 30000
+  ids = tokenizer.tokenize(["A sentence that stands in none of the books."])
+  assert tokenizer.unk_id not in ids.to_list()[0]
+
+
+def test_the_examples_in_docstrings_hold():
+  assert doctest.testmod(vocabulary).failed == 0

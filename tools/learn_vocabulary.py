@@ -1,0 +1,16 @@
+"""Learns a WordPiece vocabulary from text files.
+
+  python tools/learn_vocabulary.py --input_file='corpus/*.txt.gz' \
+      --output_file=vocab.txt --vocab_size=30522 --do_lower_case
+
+The text is normalised and split into words as the tokenizer does it.
+`tokenizer_config.json`, which says whether to lower-case, is written beside
+the vocabulary.
+"""
+
+from bert_tf import command_line
+from bert_tf import vocabulary
+from bert_tf.config import VocabularyConfig
+
+if __name__ == "__main__":
+  command_line.run(VocabularyConfig, vocabulary.run, __doc__)
