@@ -1,1 +1,7 @@
-"""What a task is, and the literal dict TASKS of all of them."""
+"""The tasks: one record each (`finetuning.Task`), by `--task_name`."""
+
+from bert_tf.tasks import classification
+
+TASKS = {
+  "classification": classification.TASK,
+}

@@ -1,0 +1,296 @@
+"""Fine-tuning: one driver for all tasks, which it knows as records.
+
+Devlin et al. 2019, section 4 and appendix A.3. Strings go into tf.data and
+are tokenized in the graph, as they will be in the exported model.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import os
+from typing import Any
+
+from absl import logging
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bert_tf import checkpoints
+from bert_tf import distribution
+from bert_tf import training
+from bert_tf.config import BertConfig
+from bert_tf.config import FinetuningConfig
+from bert_tf.config import InputError
+from bert_tf.config import require
+from bert_tf.losses import Objective
+from bert_tf.optimization import AdamWeightDecay
+from bert_tf.optimization import WarmupLinearDecay
+from bert_tf.reporting import MetricsWriter
+from bert_tf.reporting import write_results
+from bert_tf.tokenization import BertTokenizer
+
+# The rows of one split: {column: values}, all of one length.
+Columns = dict[str, list]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+  """What a task is: functions over its rows, its model and its outputs.
+
+  A `description` is what `task.json` keeps: all that a trained model needs
+  to be used again.
+  """
+
+  # (config, split) -> rows of "train", "dev" or "test"; None: no such file.
+  read: Callable[[FinetuningConfig, str], Columns | None]
+  # (config, training rows) -> description.
+  describe: Callable[[FinetuningConfig, Columns], dict[str, Any]]
+  # (description, rows) -> {name: array [rows]} that the objective needs.
+  targets: Callable[[dict, Columns], dict[str, np.ndarray]]
+  # (BertConfig, description) -> model over the encoder's inputs.
+  make_model: Callable[[BertConfig, dict], keras.Model]
+  objective: Objective
+  # (description, targets, outputs) -> metrics.
+  metrics: Callable[[dict, dict, dict], dict[str, float]]
+  # (description, rows, outputs) -> rows of predictions.tsv, header first.
+  predictions: Callable[[dict, Columns, dict], Iterator[list[str]]]
+  # (model, tokenizer, description) -> {name: tf.function} to export.
+  signatures: Callable[[keras.Model, BertTokenizer, dict], dict[str, Any]]
+  # Prefixes of the head's variables, which no pretrained checkpoint has.
+  head: tuple[str, ...]
+
+
+def _tokenized(
+    tokenizer: BertTokenizer, rows: Columns, targets: dict, *,
+    max_seq_length: int
+):
+  """A function: indices int [B] -> the model's inputs and targets."""
+  texts = tf.constant(rows["text"])
+  targets = {name: tf.constant(value) for name, value in targets.items()}
+
+  def batch(indices):
+    inputs = tokenizer(
+        tf.gather(texts, indices), max_seq_length=max_seq_length)
+    return {**inputs, **{
+      name: tf.gather(value, indices) for name, value in targets.items()}}
+
+  return batch
+
+
+def _training_batches(
+    make_batch, *, num_rows: int, batch_size: int, seed: int, first_step: int
+) -> tf.data.Dataset:
+  """Endless batches; each epoch in its own order, a function of the seed."""
+
+  def row_at(position):
+    epoch, place = position // num_rows, position % num_rows
+    return tf.random.experimental.index_shuffle(
+        tf.cast(place, tf.int32),
+        tf.stack([tf.cast(seed % 2**31, tf.int32), tf.cast(epoch, tf.int32)]),
+        tf.constant(num_rows - 1, tf.int32))
+
+  return (
+    tf.data.Dataset.counter(first_step * batch_size)
+    .map(row_at)
+    .batch(batch_size, drop_remainder=True)
+    .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    .prefetch(tf.data.AUTOTUNE))
+
+
+def _make_predictor(model, make_batch, *, num_rows: int, batch_size: int):
+  """A function: () -> {output: array [rows, ...]} of the model as it is."""
+  batches = (
+    tf.data.Dataset.range(num_rows).batch(batch_size)
+    .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
+    .prefetch(tf.data.AUTOTUNE))
+
+  @tf.function(input_signature=[batches.element_spec])
+  def predict(batch):
+    return model(batch, training=False)
+
+  def run():
+    parts = [predict(batch) for batch in batches]
+    return {name: np.concatenate([part[name].numpy() for part in parts])
+            for name in parts[0]}
+
+  return run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Setup:
+  """The parts of one run, made from its config."""
+
+  config: FinetuningConfig
+  task: Task
+  description: dict[str, Any]
+  model: keras.Model
+  tokenizer: BertTokenizer
+
+  def batches_of(self, rows: Columns):
+    targets = self.task.targets(self.description, rows)
+    return targets, _tokenized(
+        self.tokenizer, rows, targets,
+        max_seq_length=self.config.max_seq_length)
+
+  def make_evaluation(self, rows: Columns):
+    targets, make_batch = self.batches_of(rows)
+    predict = _make_predictor(
+        self.model, make_batch, num_rows=len(rows["text"]),
+        batch_size=self.config.eval_batch_size)
+    return lambda: self.task.metrics(self.description, targets, predict())
+
+  def write_predictions(self, rows: Columns) -> None:
+    _, make_batch = self.batches_of({"text": rows["text"]})
+    outputs = _make_predictor(
+        self.model, make_batch, num_rows=len(rows["text"]),
+        batch_size=self.config.eval_batch_size)()
+    os.makedirs(self.config.output_dir, exist_ok=True)
+    path = os.path.join(self.config.output_dir, "predictions.tsv")
+    table = self.task.predictions(self.description, rows, outputs)
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+      file.writelines("\t".join(row) + "\n" for row in table)
+    os.replace(path + ".tmp", path)
+    logging.info("Wrote %d predictions: %s", len(rows["text"]), path)
+
+
+def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
+  """{split: rows} of what the config asks for; a missing file is an error."""
+  rows = {}
+  for split, is_needed in (
+      ("train", config.do_train), ("dev", config.do_eval),
+      ("test", config.do_predict)):
+    if is_needed:
+      rows[split] = task.read(config, split)
+  if config.do_predict and rows["test"] is None:
+    rows["test"] = rows.get("dev") or task.read(config, "dev")
+  for split, found in rows.items():
+    require(
+        found is not None,
+        f"{config.data_dir}: no {split}.tsv there, which the task needs.")
+  return rows
+
+
+def _bert_config(config: FinetuningConfig, source) -> BertConfig:
+  if config.bert_config_file:
+    bert_config = BertConfig.from_json_file(config.bert_config_file)
+  else:
+    bert_config = source.config
+  require(
+      bert_config is not None,
+      f"{config.init_checkpoint}: has no bert_config.json beside it; name "
+      "one with --bert_config_file.")
+  require(
+      config.max_seq_length <= bert_config.max_position_embeddings,
+      f"--max_seq_length: received {config.max_seq_length}; the model has "
+      f"{bert_config.max_position_embeddings} positions.")
+  return bert_config
+
+
+def _finished_run(output_dir: str) -> checkpoints.ModelSource | None:
+  if os.path.exists(os.path.join(output_dir, checkpoints.TASK_FILE)):
+    return checkpoints.open_source(output_dir)
+  return None
+
+
+def _description(config, task, rows, source) -> dict[str, Any]:
+  """Of the training rows; else of the trained model to go on from."""
+  if "train" in rows:
+    return {
+      **task.describe(config, rows["train"]), "task_name": config.task_name,
+      "max_seq_length": config.max_seq_length}
+  for found in (_finished_run(config.output_dir), source):
+    description = found and checkpoints.read_task(found)
+    if description:
+      require(
+          description.get("task_name") == config.task_name,
+          f"{found.path}: was trained for {description.get('task_name')!r}, "
+          f"not for --task_name={config.task_name}.")
+      return description
+  raise InputError(
+      f"Without --do_train, {config.output_dir} or --init_checkpoint must "
+      f"hold a fine-tuned model; neither has a {checkpoints.TASK_FILE}.")
+
+
+def _train(setup: _Setup, rows: Columns, state, schedule, strategy, *,
+           num_steps: int, evaluation) -> dict[str, float] | None:
+  config, num_rows = setup.config, len(rows["text"])
+  _, make_batch = setup.batches_of(rows)
+  batches = strategy.experimental_distribute_dataset(_training_batches(
+      make_batch, num_rows=num_rows, batch_size=config.train_batch_size,
+      seed=config.random_seed, first_step=state.step))
+  step_function = training.make_train_step(
+      setup.model, state.optimizer, setup.task.objective, strategy=strategy,
+      seed=config.random_seed, batch_spec=batches.element_spec)
+  steps_per_epoch = max(num_rows // config.train_batch_size, 1)
+  with MetricsWriter(
+      config.output_dir, first_step=state.step,
+      num_steps=num_steps) as writer:
+    return training.train(
+        state, step_function, batches, objective=setup.task.objective,
+        schedule=schedule, num_steps=num_steps,
+        batch_size=config.train_batch_size, log_steps=config.log_steps,
+        save_steps=config.save_checkpoints_steps, writer=writer,
+        eval_steps=config.eval_steps or steps_per_epoch,
+        evaluation=evaluation)
+
+
+def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
+  """Fine-tunes, evaluates and predicts, as the config asks.
+
+  In `config.output_dir`: the model directory with `task.json`,
+  `metrics.jsonl`, TensorBoard files, `eval_results.json` and `.txt`,
+  `predictions.tsv`, and the state to resume from in `training_state/`.
+
+  Returns:
+    The metrics of the evaluation at the end; empty without `do_eval`.
+
+  Raises:
+    InputError: an input is missing or does not fit.
+  """
+  source = None
+  rows = _rows_needed(config, task)
+  if config.init_checkpoint:
+    source = checkpoints.open_source(config.init_checkpoint)
+  bert_config = _bert_config(config, source)
+  tokenizer = checkpoints.find_tokenizer(
+      source, bert_config, vocab_file=config.vocab_file,
+      do_lower_case=config.do_lower_case)
+  description = _description(config, task, rows, source)
+  num_steps = int(
+      len(rows.get("train", {}).get("text", ())) * config.num_train_epochs
+      / config.train_batch_size)
+  require(
+      not config.do_train or num_steps > 0,
+      f"--num_train_epochs: {config.num_train_epochs} passes over the "
+      f"training rows are less than one batch of {config.train_batch_size}.")
+
+  keras.utils.set_random_seed(config.random_seed % 2**32)
+  strategy = distribution.make_strategy()
+  with strategy.scope():
+    model = task.make_model(bert_config, description)
+    schedule = WarmupLinearDecay(
+        config.learning_rate, num_train_steps=num_steps,
+        num_warmup_steps=int(num_steps * config.warmup_proportion))
+    optimizer = AdamWeightDecay(schedule, bias_correction=True)
+    state = training.TrainingState(model, optimizer, config.output_dir)
+  if not state.restore() and source:
+    is_new = task.head if config.do_train else ()
+    checkpoints.load_weights(model, source, new=is_new)
+  setup = _Setup(
+      config=config, task=task, description=description, model=model,
+      tokenizer=tokenizer)
+  evaluation, results = None, None
+  if config.do_eval:
+    evaluation = setup.make_evaluation(rows["dev"])
+  if config.do_train:
+    results = _train(
+        setup, rows["train"], state, schedule, strategy, num_steps=num_steps,
+        evaluation=evaluation)
+    checkpoints.save_model(
+        config.output_dir, model, tokenizer, task=description)
+  if config.do_predict:
+    setup.write_predictions(rows["test"])
+  if evaluation is None:
+    return {}
+  results = {"global_step": state.step, **(results or evaluation())}
+  write_results(config.output_dir, results)
+  return results

