@@ -1,0 +1,258 @@
+"""SavedModels that take strings, for TensorFlow Serving and for reuse.
+
+Keras models do not load in C++ when they are saved as they are (their
+variables are not found there), so what is saved is a `tf.Module` that tracks
+the raw variables by name, the tokenizer, and functions over the model.
+
+The pretrained encoder's SavedModel is also what fine-tuning can start from:
+
+  encoder = tf.saved_model.load("export/1")
+  ids = encoder.tokenize(["a text"])
+  outputs = encoder({"input_word_ids": ..., "input_mask": ...,
+                     "input_type_ids": ...}, training=True)
+
+Shapes: B texts, S sequence length, H hidden size, M masks in a text, K best
+pieces.
+"""
+
+from collections.abc import Callable, Mapping
+import os
+import shutil
+from typing import Any
+
+from absl import logging
+import keras
+import tensorflow as tf
+
+from bert_tf import checkpoints
+from bert_tf.config import BertConfig
+from bert_tf.config import ExportConfig
+from bert_tf.config import require
+from bert_tf.finetuning import Task
+from bert_tf.heads import BertForPreTraining
+from bert_tf.modeling import BertEncoder
+from bert_tf.tokenization import BertTokenizer
+
+# How many pieces fill_mask gives for each mask.
+TOP_K = 5
+
+TEXT = tf.TensorSpec([None], tf.string, name="text")
+# TensorFlow Hub's names for the encoder's inputs.
+_HUB_INPUTS = {
+  "input_word_ids": "input_ids", "input_mask": "input_mask",
+  "input_type_ids": "segment_ids",
+}
+
+
+class Servable(tf.Module):
+  """What a SavedModel is made of: variables, tokenizer, functions.
+
+  `weights` maps the original's names to raw variables, so that the
+  checkpoint inside the SavedModel has readable keys.
+  """
+
+  def __init__(self, model: keras.Model, tokenizer: BertTokenizer):
+    super().__init__()
+    named = checkpoints.checkpoint_names(model)
+    self.weights = {name: v.value for name, v in named.items()}
+    self.tokenizer = tokenizer
+
+
+class ReusableEncoder(Servable):
+  """A callable with the names of TensorFlow Hub's Transformer encoders.
+
+  `variables` are those that the call uses: pretraining heads of the model are
+  among the `weights` alone, so that no optimizer waits for their gradients.
+  """
+
+  # Properties of tf.Module, which would not be saved: lists take their place.
+  trainable_variables = variables = regularization_losses = None
+
+  def __init__(
+      self, encoder: BertEncoder, model: keras.Model, tokenizer: BertTokenizer
+  ):
+    super().__init__(model, tokenizer)
+    self.trainable_variables = [v.value for v in encoder.trainable_variables]
+    self.variables = [
+      v.value for v in checkpoints.checkpoint_names(encoder).values()]
+    self.regularization_losses = []
+    self.tokenize = tokenizer._tokenize
+    # An attribute, since a method that is no tf.function is not saved.
+    self.__call__ = _encoder_function(encoder)
+
+
+def _encoder_function(encoder: BertEncoder):
+  """(inputs in Hub's names, training) -> outputs in Hub's names."""
+
+  @tf.function
+  def call(inputs, training=False):
+    # A new seed for every call, drawn in the graph.
+    seed = tf.random.uniform(
+        [2], maxval=tf.int32.max, dtype=tf.int32) if training else None
+    outputs = encoder(
+        {ours: inputs[hub] for hub, ours in _HUB_INPUTS.items()},
+        training=training, dropout_seed=seed, output_hidden_states=True)
+    return {
+      "sequence_output": outputs["sequence_output"],  # [B, S, H]
+      "pooled_output": outputs["pooled_output"],  # [B, H]
+      "default": outputs["pooled_output"],
+      # One [B, S, H] a layer, the last of them the sequence output.
+      "encoder_outputs": outputs["hidden_states"][1:],
+    }
+
+  inputs = {
+    name: tf.TensorSpec([None, None], tf.int32, name=name)
+    for name in _HUB_INPUTS}
+  for training in (True, False):
+    call.get_concrete_function(inputs, training)
+  return call
+
+
+def _embedding_signature(
+    encoder: BertEncoder, tokenizer: BertTokenizer
+) -> Callable:
+  """text [B] -> the mean of the last layer over all tokens, [B, H]."""
+
+  @tf.function(input_signature=[TEXT])
+  def embedding(text):
+    inputs = tokenizer(
+        text, max_seq_length=encoder.config.max_position_embeddings)
+    sequence = encoder(inputs, training=False)["sequence_output"]
+    weights = tf.cast(inputs["input_mask"], tf.float32)[:, :, None]
+    total = tf.reduce_sum(weights * sequence, axis=1)
+    return {"embedding": total / tf.reduce_sum(weights, axis=1)}
+
+  return embedding
+
+
+def _fill_mask_signature(
+    model: BertForPreTraining, tokenizer: BertTokenizer
+) -> Callable:
+  """text [B] with "[MASK]" in it -> the best pieces for each of its masks.
+
+  `pieces` string [B, M, K] and `probabilities` float32 [B, M, K], best
+  first; texts with fewer masks are padded with "" and 0.
+  """
+  entries = tf.constant(tokenizer.vocabulary)
+
+  @tf.function(input_signature=[TEXT])
+  def fill_mask(text):
+    inputs = tokenizer.pack(
+        tokenizer.tokenize(text, allow_special_tokens=True),
+        max_seq_length=model.config.max_position_embeddings)
+    is_mask = tf.equal(inputs["input_ids"], tokenizer.mask_id)  # [B, S]
+    places = tf.where(is_mask)  # [N, 2]: the masks of all texts
+    sequence = model.encoder(inputs, training=False)["sequence_output"]
+    logits = model.mlm_head(
+        tf.gather_nd(sequence, places), model.encoder.embedding_table)
+    best, ids = tf.math.top_k(tf.nn.softmax(logits), k=TOP_K)  # [N, K]
+
+    def by_text(values, padding):  # [B, M, K]
+      return tf.RaggedTensor.from_value_rowids(
+          values, places[:, 0], nrows=tf.shape(is_mask, tf.int64)[0],
+          validate=False).to_tensor(padding)
+
+    return {
+      "pieces": by_text(tf.gather(entries, ids), ""),
+      "probabilities": by_text(best, 0.0),
+    }
+
+  return fill_mask
+
+
+def _pretrained(source: checkpoints.ModelSource, config: BertConfig):
+  """(model, encoder) of a checkpoint with or without the pretraining heads."""
+  has_heads = any(name.startswith("cls/predictions") for name in source.shapes)
+  model = BertForPreTraining(config) if has_heads else BertEncoder(config)
+  checkpoints.load_weights(model, source)
+  return model, model.encoder if has_heads else model
+
+
+def _make_pretrained(source, config, tokenizer):
+  model, encoder = _pretrained(source, config)
+  embedding = _embedding_signature(encoder, tokenizer)
+  signatures = {"serving_default": embedding, "embedding": embedding}
+  if model is not encoder:
+    signatures["fill_mask"] = _fill_mask_signature(model, tokenizer)
+  return ReusableEncoder(encoder, model, tokenizer), signatures
+
+
+def _make_finetuned(
+    source, config, tokenizer, description: dict[str, Any], task: Task):
+  model = task.make_model(config, description)
+  checkpoints.load_weights(model, source)
+  signatures = task.signatures(model, tokenizer, description)
+  return Servable(model, tokenizer), signatures
+
+
+def _next_version(export_dir: str) -> int:
+  versions = [int(name) for name in os.listdir(export_dir) if name.isdecimal()]
+  return max(versions, default=0) + 1
+
+
+def save(
+    servable: Servable, signatures: Mapping[str, Callable], export_dir: str,
+    *, files: Callable[[str], None]
+) -> str:
+  """Writes the next version of an export and returns its path.
+
+  Args:
+    servable: what holds the variables and the tokenizer.
+    signatures: {name: tf.function with an input signature}.
+    export_dir: the folder of all versions.
+    files: writes what travels along into a folder: the assets.
+  """
+  os.makedirs(export_dir, exist_ok=True)
+  # A server passes over a name that is not a number.
+  temporary = os.path.join(export_dir, f"incomplete-{os.getpid()}")
+  shutil.rmtree(temporary, ignore_errors=True)
+  try:
+    for name, function in signatures.items():
+      setattr(servable, f"signature_{name}", function)
+    tf.saved_model.save(
+        servable, temporary,
+        signatures={name: function.get_concrete_function()
+                    for name, function in signatures.items()},
+        options=tf.saved_model.SaveOptions(
+            experimental_custom_gradients=False))
+    files(os.path.join(temporary, "assets"))
+    path = os.path.join(export_dir, str(_next_version(export_dir)))
+    os.rename(temporary, path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  logging.info(
+      "Exported %s with the signatures %s.", path, ", ".join(signatures))
+  return path
+
+
+def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
+  """Exports a model directory; returns the path of the new version.
+
+  Raises:
+    InputError: no model, no vocabulary, or a task that is not known.
+  """
+  require(
+      not os.path.isfile(config.export_dir),
+      f"{config.export_dir}: is a file; --export_dir must name a folder.")
+  source = checkpoints.open_source(config.model_dir)
+  bert_config = checkpoints.config_of(source)
+  tokenizer = checkpoints.find_tokenizer(
+      source, bert_config, vocab_file=config.vocab_file,
+      do_lower_case=config.do_lower_case)
+  description = checkpoints.read_task(source)
+  if description is None:
+    servable, signatures = _make_pretrained(source, bert_config, tokenizer)
+  else:
+    name = description.get("task_name")
+    require(
+        name in tasks,
+        f"{config.model_dir}: was fine-tuned for the task {name!r}; known "
+        f"are {', '.join(tasks)}.")
+    servable, signatures = _make_finetuned(
+        source, bert_config, tokenizer, description, tasks[name])
+
+  def files(directory):
+    checkpoints.save_model_files(
+        directory, bert_config, tokenizer, task=description)
+
+  return save(servable, signatures, config.export_dir, files=files)

