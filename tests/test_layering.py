@@ -1,0 +1,130 @@
+"""The house: imports point down only. Read with `ast`; nothing is imported."""
+
+import ast
+import doctest
+import importlib
+import pathlib
+
+from conftest import REPOSITORY
+import pytest
+
+PACKAGE = REPOSITORY / "bert_tf"
+
+# Ground floor first. A module imports from lower floors, and on its own
+# floor from modules that stand before it.
+FLOORS = (
+  ("config",),
+  ("data.corpus", "data.sentence_pairs", "data.masking", "data.tables",
+   "metrics", "unicode_tables"),
+  ("words", "tokenization", "vocabulary", "data.records",
+   "data.pretraining_examples", "data.input_pipeline", "layers", "modeling",
+   "heads", "losses", "optimization", "distribution", "reporting"),
+  ("training", "checkpoints"),
+  ("pretraining", "finetuning", "export", "tasks.classification", "tasks"),
+  ("command_line",),
+)
+ORDER = [module for floor in FLOORS for module in floor]
+MODEL = ("layers", "modeling", "heads")
+NO_TENSORFLOW = (
+  "config", "data.corpus", "data.sentence_pairs", "data.masking",
+  "data.tables", "metrics", "layers", "modeling", "heads", "losses",
+  "optimization")
+
+
+def name_of(path: pathlib.Path) -> str:
+  parts = path.relative_to(PACKAGE).with_suffix("").parts
+  return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {
+  name: path for path in sorted(PACKAGE.rglob("*.py"))
+  if (name := name_of(path)) not in ("", "data")
+}
+
+
+def imports_of(path: pathlib.Path) -> list[str]:
+  """All modules that a file imports, names of ours without `bert_tf.`."""
+  found = []
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, ast.Import):
+      found += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      for alias in node.names:
+        full = f"{node.module}.{alias.name}"
+        inner = full.removeprefix("bert_tf.")
+        found.append(full if inner in MODULES else node.module)
+  return [name.removeprefix("bert_tf.") for name in found]
+
+
+def module_imports(path: pathlib.Path) -> set[str]:
+  return set(imports_of(path)) & set(MODULES)
+
+
+def test_every_module_has_its_place():
+  assert sorted(MODULES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_down(name):
+  above = set(ORDER[ORDER.index(name) + 1:])
+  assert not module_imports(MODULES[name]) & above
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_data_and_model_are_apart(name):
+  imported = module_imports(MODULES[name])
+  if name.startswith("data."):
+    assert not imported & set(MODEL)
+  if name in (*MODEL, "losses", "optimization"):
+    assert not {other for other in imported if other.startswith("data.")}
+
+
+@pytest.mark.parametrize("name", NO_TENSORFLOW)
+def test_what_needs_no_tensorflow_does_not_import_it_at_the_top(name):
+  tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+  top = [node for node in tree.body
+         if isinstance(node, (ast.Import, ast.ImportFrom))]
+  assert "tensorflow" not in " ".join(map(ast.unparse, top))
+
+
+def test_flags_are_for_scripts_alone():
+  readers = {
+    name for name, path in MODULES.items()
+    if "absl.flags" in imports_of(path) or any(
+        isinstance(node, ast.ImportFrom) and node.module == "absl"
+        and "flags" in [alias.name for alias in node.names]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))}
+  assert readers == {"command_line"}
+
+
+def test_finetuning_names_no_task():
+  source = (PACKAGE / "finetuning.py").read_text(encoding="utf-8")
+  tasks = [path.stem for path in (PACKAGE / "tasks").glob("[!_]*.py")]
+  assert tasks
+  assert not [task for task in tasks if task in source]
+
+
+def test_scripts_are_short():
+  scripts = [*REPOSITORY.glob("run_*.py"), *REPOSITORY.glob("tools/*.py")]
+  programs = [
+    path for path in scripts
+    if "command_line.run(" in path.read_text(encoding="utf-8")]
+  assert len(programs) >= 5
+  for path in programs:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 100, path
+
+
+def test_files_have_a_readable_size():
+  long = [name for name, path in MODULES.items()
+          if len(path.read_text(encoding="utf-8").splitlines()) >= 500]
+  assert not long
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER])
+def test_examples_in_docstrings_hold(name):
+  module = importlib.import_module(f"bert_tf.{name}")
+  assert doctest.testmod(module).failed == 0
+
+
+def test_the_package_itself_imports_nothing():
+  assert imports_of(PACKAGE / "__init__.py") == ["importlib"]
