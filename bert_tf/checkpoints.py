@@ -238,7 +238,7 @@ def open_source(path: str) -> ModelSource:
     return _open_saved_model(path)
   if os.path.exists(os.path.join(path, "config.json")):
     return _open_huggingface(path)
-  versions = [int(name) for name in os.listdir(path) if name.isdigit()]
+  versions = [int(name) for name in os.listdir(path) if name.isdecimal()]
   require(
       bool(versions),
       f"{path}: holds no model. Expected {CHECKPOINT_PREFIX}.index (a model "

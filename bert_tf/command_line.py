@@ -85,27 +85,43 @@ def config_from_flags(config_class: type) -> Any:
   return config_class(**values)
 
 
-def run(config_class: type, main: Callable[[Any], Any], doc: str) -> None:
-  """Parses the command line and calls `main(config)`.
+def _is_worth_saying(record: python_logging.LogRecord) -> bool:
+  """All that we say; of what the libraries say, the warnings."""
+  is_ours = record.pathname.startswith(os.path.dirname(__file__))
+  return is_ours or record.levelno >= python_logging.WARNING
+
+
+def run_program(main: Callable[[list[str]], None]) -> None:
+  """absl's `app.run`, for programs that define their flags themselves.
 
   An `InputError` becomes one line on standard error and exit status 1.
   """
-  program = os.path.basename(sys.argv[0])
   # TensorFlow's own remarks on this machine's processor and libraries.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(
+      python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  handler.addFilter(_is_worth_saying)
+
+  def call(argv):
+    try:
+      main(argv)
+    except InputError as error:
+      sys.exit(f"{os.path.basename(argv[0])}: error: {error}")
+
+  app.run(call)
+
+
+def run(config_class: type, main: Callable[[Any], Any], doc: str) -> None:
+  """Makes flags of a dataclass, parses them and calls `main(config)`."""
   sys.modules["__main__"].__doc__ = doc
   define_flags(config_class)
 
   def call(argv):
-    try:
-      if len(argv) > 1:
-        raise InputError(
-            f"received {argv[1]!r}, which is not a flag; see --help.")
-      main(config_from_flags(config_class))
-    except InputError as error:
-      sys.exit(f"{program}: error: {error}")
+    if len(argv) > 1:
+      raise InputError(
+          f"received {argv[1]!r}, which is not a flag; see --help.")
+    main(config_from_flags(config_class))
 
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().setFormatter(
-      python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-  app.run(call)
+  run_program(call)

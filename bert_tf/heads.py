@@ -21,7 +21,10 @@ from bert_tf.modeling import BertModel
 
 def gather_positions(sequence, positions):
   """Rows of `sequence` [B, S, H] at `positions` [B, P]: [B, P, H]."""
-  return ops.take_along_axis(sequence, positions[:, :, None], axis=1)
+  batch, length, hidden = ops.shape(sequence)
+  first = ops.arange(batch, dtype=positions.dtype)[:, None] * length
+  rows = ops.reshape(sequence, (batch * length, hidden))
+  return ops.take(rows, first + positions, axis=0)
 
 
 @register

@@ -12,13 +12,12 @@ the mean since the point before.
 import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from absl import app
 from absl import flags
 
+from bert_tf import command_line
 from bert_tf.config import InputError
 from bert_tf.config import require
 
@@ -241,17 +240,14 @@ def plot(runs: Sequence[str], *, output_file: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-  try:
-    require(
-        len(argv) > 1,
-        "received no run; give one or more folders with a metrics.jsonl.")
-    plot(argv[1:], output_file=flags.FLAGS.output_file)
-  except InputError as error:
-    sys.exit(f"{os.path.basename(argv[0])}: error: {error}")
+  require(
+      len(argv) > 1,
+      "received no run; give one or more folders with a metrics.jsonl.")
+  plot(argv[1:], output_file=flags.FLAGS.output_file)
   print(f"Wrote {flags.FLAGS.output_file}.")
 
 
 if __name__ == "__main__":
   flags.DEFINE_string("output_file", None, "PNG file to write.")
   flags.mark_flag_as_required("output_file")
-  app.run(main)
+  command_line.run_program(main)

@@ -30,17 +30,15 @@ import hashlib
 import json
 import os
 import re
-import sys
 import sysconfig
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from absl import app
 from absl import flags
 
-from bert_tf.config import InputError
+from bert_tf import command_line
 from bert_tf.config import require
 
 LABELS = ("tensorflow", "keras", "numpy", "standard_library")
@@ -333,11 +331,8 @@ def collect(output_dir: str) -> dict[str, object]:
 
 def main(argv: list[str]) -> None:
   start = time.monotonic()
-  try:
-    require(len(argv) == 1, f"received {argv[1:]}, which are not flags.")
-    summary = collect(flags.FLAGS.output_dir)
-  except InputError as error:
-    sys.exit(f"{os.path.basename(argv[0])}: error: {error}")
+  require(len(argv) == 1, f"received {argv[1:]}, which are not flags.")
+  summary = collect(flags.FLAGS.output_dir)
   for name in ("train", "heldout"):
     size = summary[name]
     print(f"{name}: {size['documents']:,} documents, "
@@ -350,4 +345,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.DEFINE_string("output_dir", None, "Folder to write the corpus into.")
   flags.mark_flag_as_required("output_dir")
-  app.run(main)
+  command_line.run_program(main)

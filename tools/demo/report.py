@@ -6,11 +6,12 @@ a few questions, prints one screen and keeps it as report.txt and report.json.
 
 import os
 
-from absl import app
 from absl import flags
 from naive_bayes import naive_bayes_predictions
 
+from bert_tf import command_line
 from bert_tf.config import read_json
+from bert_tf.config import require
 from bert_tf.config import write_json
 from bert_tf.data.tables import read_columns
 from bert_tf.metrics import balanced_accuracy
@@ -66,7 +67,7 @@ def collect(demo_dir: str) -> dict:
 def ask(demo_dir: str) -> dict:
   """The answers of both SavedModels, from strings to strings."""
   import tensorflow as tf
-  import tensorflow_text  # The tokenizer's operations. pylint: disable=unused-import
+  import tensorflow_text  # noqa: F401 (the tokenizer's operations)
 
   def load(name):
     return tf.saved_model.load(os.path.join(demo_dir, "export", name, "1"))
@@ -138,7 +139,7 @@ def format_report(figures: dict, answers: dict, demo_dir: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-  del argv
+  require(len(argv) == 1, f"received {argv[1:]}, which are not flags.")
   demo_dir = flags.FLAGS.demo_dir
   figures, answers = collect(demo_dir), ask(demo_dir)
   report = format_report(figures, answers, demo_dir)
@@ -151,4 +152,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_string("demo_dir", "demo", "Folder of the demo's run.")
-  app.run(main)
+  command_line.run_program(main)
