@@ -98,7 +98,7 @@ def pretrain(demo: Demo) -> None:
            vocab_file=demo.path("vocab.txt"),
            output_dir=demo.path("pretrained"),
            train_batch_size=32, eval_batch_size=64, max_eval_steps=100,
-           learning_rate=1e-3, num_train_steps=7000, num_warmup_steps=300,
+           learning_rate=1.5e-3, num_train_steps=7000, num_warmup_steps=400,
            eval_steps=500, **LENGTHS)
   demo.run("Learning curve", "tools/plot_training.py",
            demo.path("pretrained"),
@@ -121,7 +121,7 @@ def finetune(demo: Demo) -> None:
                data_dir=demo.path("corpus"), do_train=True, do_eval=True,
                output_dir=demo.path("finetuned", f"{start}-{seed}"),
                max_seq_length=LENGTHS["max_seq_length"],
-               num_train_epochs=6, learning_rate=3e-4, train_batch_size=32,
+               num_train_epochs=6, learning_rate=6e-4, train_batch_size=32,
                bert_config_file=demo.path("bert_config.json"),
                random_seed=seed, **options)
   demo.run("Export: classifier", "tools/export_saved_model.py",
