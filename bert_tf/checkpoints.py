@@ -316,6 +316,30 @@ def load_pretraining_model(path: str) -> BertForPreTraining:
   return model
 
 
+def find_config(
+    source: ModelSource | None, *, config_file: str | None,
+    max_seq_length: int
+) -> BertConfig:
+  """The config of a file, or else that of the source.
+
+  Raises:
+    InputError: neither has one, or it has too few positions.
+  """
+  if config_file:
+    config = BertConfig.from_json_file(config_file)
+  else:
+    config = source.config
+  require(
+      config is not None,
+      f"{source and source.path}: has no {CONFIG_FILE} beside it; name one "
+      "with --bert_config_file.")
+  require(
+      max_seq_length <= config.max_position_embeddings,
+      f"--max_seq_length: received {max_seq_length}; the model has "
+      f"{config.max_position_embeddings} positions.")
+  return config
+
+
 def find_tokenizer(
     source: ModelSource | None, config: BertConfig, *,
     vocab_file: str | None = None, do_lower_case: bool | None = None

@@ -169,22 +169,6 @@ def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
   return rows
 
 
-def _bert_config(config: FinetuningConfig, source) -> BertConfig:
-  if config.bert_config_file:
-    bert_config = BertConfig.from_json_file(config.bert_config_file)
-  else:
-    bert_config = source.config
-  require(
-      bert_config is not None,
-      f"{config.init_checkpoint}: has no bert_config.json beside it; name "
-      "one with --bert_config_file.")
-  require(
-      config.max_seq_length <= bert_config.max_position_embeddings,
-      f"--max_seq_length: received {config.max_seq_length}; the model has "
-      f"{bert_config.max_position_embeddings} positions.")
-  return bert_config
-
-
 def _finished_run(output_dir: str) -> checkpoints.ModelSource | None:
   if os.path.exists(os.path.join(output_dir, checkpoints.TASK_FILE)):
     return checkpoints.open_source(output_dir)
@@ -250,7 +234,9 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   rows = _rows_needed(config, task)
   if config.init_checkpoint:
     source = checkpoints.open_source(config.init_checkpoint)
-  bert_config = _bert_config(config, source)
+  bert_config = checkpoints.find_config(
+      source, config_file=config.bert_config_file,
+      max_seq_length=config.max_seq_length)
   tokenizer = checkpoints.find_tokenizer(
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case)
@@ -271,7 +257,9 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
         config.learning_rate, num_train_steps=num_steps,
         num_warmup_steps=int(num_steps * config.warmup_proportion))
     optimizer = AdamWeightDecay(schedule, bias_correction=True)
-    state = training.TrainingState(model, optimizer, config.output_dir)
+    state = training.TrainingState(
+        model, optimizer, config.output_dir,
+        identity={**bert_config.to_dict(), **description})
   if not state.restore() and source:
     is_new = task.head if config.do_train else ()
     checkpoints.load_weights(model, source, new=is_new)

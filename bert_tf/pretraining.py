@@ -18,9 +18,7 @@ from bert_tf import losses
 from bert_tf import training
 from bert_tf.config import BertConfig
 from bert_tf.config import PretrainingConfig
-from bert_tf.config import read_json
 from bert_tf.config import require
-from bert_tf.config import write_json
 from bert_tf.data import input_pipeline
 from bert_tf.data import records
 from bert_tf.data.corpus import expand_files
@@ -50,26 +48,17 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
   source = None
   if config.init_checkpoint:
     source = checkpoints.open_source(config.init_checkpoint)
-  if config.bert_config_file:
-    bert_config = BertConfig.from_json_file(config.bert_config_file)
-  else:
-    bert_config = source.config
   require(
       config.do_train or source is not None or os.path.isdir(
           os.path.join(config.output_dir, training.STATE_DIRECTORY)),
       f"--do_eval without --do_train: neither {config.output_dir} holds a "
       "run, nor is there an --init_checkpoint to evaluate.")
-  require(
-      bert_config is not None,
-      f"{config.init_checkpoint}: has no bert_config.json beside it; name "
-      "one with --bert_config_file.")
+  bert_config = checkpoints.find_config(
+      source, config_file=config.bert_config_file,
+      max_seq_length=config.max_seq_length)
   tokenizer = checkpoints.find_tokenizer(
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case)
-  require(
-      config.max_seq_length <= bert_config.max_position_embeddings,
-      f"--max_seq_length: received {config.max_seq_length}; the model has "
-      f"{bert_config.max_position_embeddings} positions.")
   train_files = expand_files(config.input_file)
   eval_files = expand_files(config.eval_input_file or config.input_file)
   for path in sorted({*train_files, *eval_files}):
@@ -80,25 +69,6 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
   return _Inputs(
       bert_config=bert_config, tokenizer=tokenizer, source=source,
       train_files=train_files, eval_files=eval_files)
-
-
-def _check_same_model(output_dir: str, bert_config: BertConfig) -> None:
-  """A run goes on only with the config that it began with."""
-  state_dir = os.path.join(output_dir, training.STATE_DIRECTORY)
-  path = os.path.join(state_dir, checkpoints.CONFIG_FILE)
-  if not os.path.exists(path):
-    os.makedirs(state_dir, exist_ok=True)
-    write_json(path, bert_config.to_dict())
-    return
-  before, now = read_json(path), bert_config.to_dict()
-  changed = [
-    f"{key} was {before.get(key)!r}, now {now[key]!r}"
-    for key in now if before.get(key) != now[key]
-  ]
-  require(
-      not changed,
-      f"{output_dir}: holds a run of another model: {'; '.join(changed)}. "
-      "Give another --output_dir, or the config of that run.")
 
 
 def _majority_shares(batches: tf.data.Dataset) -> dict[str, float]:
@@ -178,7 +148,6 @@ def run(config: PretrainingConfig) -> dict[str, float]:
     InputError: an input is missing or does not fit, before any work.
   """
   inputs = _check_inputs(config)
-  _check_same_model(config.output_dir, inputs.bert_config)
   keras.utils.set_random_seed(config.random_seed % 2**32)
   strategy = distribution.make_strategy()
   with strategy.scope():
@@ -187,7 +156,8 @@ def run(config: PretrainingConfig) -> dict[str, float]:
         config.learning_rate, num_train_steps=config.num_train_steps,
         num_warmup_steps=config.num_warmup_steps)
     state = training.TrainingState(
-        model, AdamWeightDecay(schedule), config.output_dir)
+        model, AdamWeightDecay(schedule), config.output_dir,
+        identity=inputs.bert_config.to_dict())
   if not state.restore() and inputs.source:
     checkpoints.load_weights(model, inputs.source, new=_HEADS)
   logging.info(

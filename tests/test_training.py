@@ -60,7 +60,8 @@ class Run:
     with strategy.scope():
       self.model = BertForPreTraining(config)
       self.state = training.TrainingState(
-          self.model, AdamWeightDecay(self.schedule), str(directory))
+          self.model, AdamWeightDecay(self.schedule), str(directory),
+          identity=config.to_dict())
     self.step = training.make_train_step(
         self.model, self.state.optimizer, losses.PRETRAINING,
         strategy=strategy, seed=seed, batch_spec=spec_of(self.batch))

@@ -128,8 +128,8 @@ def test_texts_to_classify_are_cut_between_words_and_begin_differently():
     Module("tensorflow.python.keras.c", "tensorflow", ["z" * 80]),
     Module("numpy.d", "numpy", [f"{i} {'0' * 70}" for i in range(30)]),
   ])
-  assert texts["keras.a"] == [start + " word" * 68]
-  assert len(texts["keras.a"][0]) == 399
+  assert texts["keras.a"] == [start + " word" * 38]
+  assert len(texts["keras.a"][0]) == 249
   assert texts["numpy.b"] == []
   assert len(texts["numpy.d"]) == collect_docstrings.MAX_TEXTS_PER_MODULE
   assert set(texts) == {"keras.a", "numpy.b", "numpy.d"}
@@ -228,7 +228,7 @@ def test_real_corpus_is_whole_and_its_data_set_does_not_leak(corpus):
     assert {label: labels.count(label) for label in set(labels)} == (
         dict.fromkeys(collect_docstrings.LABELS, size))
     for _, text in rows[name]:
-      assert 60 <= len(text) <= 400
+      assert 60 <= len(text) <= 250
       assert not re.search(
           r"tensorflow|keras|numpy|python|\btf\b|\bnp\b", text.lower())
       beginnings.append(text[:60].lower())

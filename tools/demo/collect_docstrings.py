@@ -47,7 +47,7 @@ TRAIN_TEXTS_PER_LABEL = 500
 DEV_TEXTS_PER_LABEL = 150
 # No module may fill the data set with its own manner of writing.
 MAX_TEXTS_PER_MODULE = 10
-MIN_TEXT_LENGTH, MAX_TEXT_LENGTH = 60, 400  # characters
+MIN_TEXT_LENGTH, MAX_TEXT_LENGTH = 60, 250  # characters
 
 _SKIPPED_FOLDERS = frozenset({
   "__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests",

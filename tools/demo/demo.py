@@ -121,7 +121,7 @@ def finetune(demo: Demo) -> None:
                data_dir=demo.path("corpus"), do_train=True, do_eval=True,
                output_dir=demo.path("finetuned", f"{start}-{seed}"),
                max_seq_length=LENGTHS["max_seq_length"],
-               num_train_epochs=6, learning_rate=6e-4, train_batch_size=32,
+               num_train_epochs=6, learning_rate=4e-4, train_batch_size=32,
                bert_config_file=demo.path("bert_config.json"),
                random_seed=seed, **options)
   demo.run("Export: classifier", "tools/export_saved_model.py",
