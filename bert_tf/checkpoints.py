@@ -30,6 +30,7 @@ from bert_tf.config import InputError
 from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.config import write_json
+from bert_tf.config import write_text
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
 from bert_tf.tokenization import BertTokenizer
@@ -189,11 +190,16 @@ def _open_huggingface(directory: str) -> ModelSource:
       f"{directory}: has a config.json, but no model.safetensors.")
   try:
     from safetensors import safe_open
+    from safetensors import SafetensorError
   except ImportError:
     raise InputError(
         f"{weights}: reading it needs safetensors; install it with "
         "`pip install safetensors`.") from None
-  file = safe_open(weights, framework="np")
+  try:
+    file = safe_open(weights, framework="np")
+  except SafetensorError as error:
+    raise InputError(
+        f"{weights}: cannot be read: {error}. Is the file whole?") from None
   keys = {huggingface_name(key): key for key in file.keys()}
 
   def read(name):
@@ -325,10 +331,9 @@ def find_config(
   Raises:
     InputError: neither has one, or it has too few positions.
   """
+  config = source and source.config
   if config_file:
     config = BertConfig.from_json_file(config_file)
-  else:
-    config = source.config
   require(
       config is not None,
       f"{source and source.path}: has no {CONFIG_FILE} beside it; name one "
@@ -342,18 +347,25 @@ def find_config(
 
 def find_tokenizer(
     source: ModelSource | None, config: BertConfig, *,
-    vocab_file: str | None = None, do_lower_case: bool | None = None
+    vocab_file: str | None = None, do_lower_case: bool | None = None,
+    config_file: str | None = None
 ) -> BertTokenizer:
   """The tokenizer of a model; a file and a casing given here win.
+
+  Else the vocabulary is that of the source, or the one beside `config_file`.
 
   Raises:
     InputError: there is no vocabulary, or it does not fit the config.
   """
   vocab_file = vocab_file or (source and source.vocab_file)
-  where = source.path if source else "--vocab_file"
+  if not vocab_file and config_file:
+    vocab_file = _existing(
+        os.path.join(os.path.dirname(config_file), VOCAB_FILE))
   require(
       bool(vocab_file),
-      f"{where}: no {VOCAB_FILE} there; name one with --vocab_file.")
+      f"Found no {VOCAB_FILE} beside "
+      f"{source.path if source else config_file}; name one with "
+      "--vocab_file.")
   tokenizer = BertTokenizer.from_file(vocab_file, do_lower_case=do_lower_case)
   require(
       tokenizer.vocab_size == config.vocab_size,
@@ -380,19 +392,30 @@ def _write_checkpoint(prefix: str, values: dict[str, Any]) -> None:
 
 
 def _write_tokenizer(directory: str, tokenizer: BertTokenizer) -> None:
-  path = os.path.join(directory, VOCAB_FILE)
-  with open(path + ".tmp", "w", encoding="utf-8", newline="\n") as file:
-    file.writelines(f"{entry}\n" for entry in tokenizer.vocabulary)
-  os.replace(path + ".tmp", path)
+  write_text(
+      os.path.join(directory, VOCAB_FILE),
+      "".join(f"{entry}\n" for entry in tokenizer.vocabulary))
   write_json(
       os.path.join(directory, TOKENIZER_CONFIG),
       {"do_lower_case": tokenizer.do_lower_case})
 
 
 def read_task(source: ModelSource) -> dict[str, Any] | None:
-  """The description of a fine-tuned model; None of a pretrained one."""
+  """The description of a fine-tuned model; None of a pretrained one.
+
+  Raises:
+    InputError: the file is there, but is no description.
+  """
   path = os.path.join(source.directory, TASK_FILE)
-  return read_json(path) if os.path.exists(path) else None
+  if not os.path.exists(path):
+    return None
+  task = read_json(path)
+  require(
+      isinstance(task, dict) and isinstance(task.get("task_name"), str)
+      and isinstance(task.get("max_seq_length"), int),
+      f"{path}: must hold an object with task_name and max_seq_length, as "
+      "run_finetuning.py writes it.")
+  return task
 
 
 def save_model_files(

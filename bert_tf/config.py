@@ -10,6 +10,7 @@ Standard library only.
 
 import dataclasses
 import json
+import math
 import os
 from typing import Any
 
@@ -55,17 +56,28 @@ def read_json(path: str) -> Any:
       return json.load(file)
   except FileNotFoundError:
     raise InputError(f"{path}: no such file.") from None
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise InputError(f"{path}: not valid JSON: {error}.") from None
 
 
-def write_json(path: str, value: Any) -> None:
-  """Writes JSON for people to read: a temporary name first, then a rename."""
+def write_text(path: str, text: str) -> None:
+  """Writes a file under a temporary name, then renames it."""
   temporary = f"{path}.tmp-{os.getpid()}"
-  with open(temporary, "w", encoding="utf-8") as file:
-    json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False)
-    file.write("\n")
-  os.replace(temporary, path)
+  try:
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+      file.write(text)
+    os.replace(temporary, path)
+  finally:
+    if os.path.exists(temporary):
+      os.remove(temporary)
+
+
+def write_json(path: str, value: Any) -> None:
+  """Writes JSON for people to read, as `write_text`."""
+  write_text(path, json.dumps(
+      value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _check_number(
@@ -74,7 +86,8 @@ def _check_number(
   allowed = (int,) if kind is int else (int, float)
   is_number = isinstance(value, allowed) and not isinstance(value, bool)
   bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-  if not is_number or value < low or (high is not None and value > high):
+  highest = math.inf if high is None else high
+  if not (is_number and math.isfinite(value) and low <= value <= highest):
     noun = "a whole number" if kind is int else "a number"
     raise InputError(f"{name}: received {value!r}; must be {noun} {bounds}.")
 
@@ -320,7 +333,8 @@ class FinetuningConfig:
   init_checkpoint: str | None = option(
       None, help="Where to start: a checkpoint's prefix, a model directory, "
                  "a Hugging Face directory or an exported SavedModel. Not "
-                 "given: random weights.")
+                 "given: random weights. Without --do_train: the fine-tuned "
+                 "model, if it is not that of --output_dir.")
   bert_config_file: str | None = option(
       None, help="bert_config.json: the shape of the model. Not given: that "
                  "of --init_checkpoint.")
@@ -343,7 +357,9 @@ class FinetuningConfig:
       False, help="Write predictions.tsv for test.tsv, or for dev.tsv where "
                   "there is no test.tsv.")
   train_batch_size: int = option(32, low=1, help="Examples a step.")
-  eval_batch_size: int = option(32, low=1, help="Examples an evaluation step.")
+  eval_batch_size: int = option(8, low=1, help="Examples an evaluation step.")
+  predict_batch_size: int = option(
+      8, low=1, help="Examples a prediction step.")
   learning_rate: float = option(
       5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
   num_train_epochs: float = option(
@@ -371,7 +387,7 @@ class FinetuningConfig:
         "Received none of --do_train, --do_eval, --do_predict; give at "
         "least one.")
     require(
-        self.bert_config_file or self.init_checkpoint,
+        not self.do_train or self.bert_config_file or self.init_checkpoint,
         "Received neither --bert_config_file nor --init_checkpoint; one of "
         "them must give the shape of the model.")
 

@@ -19,8 +19,8 @@ from bert_tf import distribution
 from bert_tf import training
 from bert_tf.config import BertConfig
 from bert_tf.config import FinetuningConfig
-from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.config import write_text
 from bert_tf.losses import Objective
 from bert_tf.optimization import AdamWeightDecay
 from bert_tf.optimization import WarmupLinearDecay
@@ -124,12 +124,13 @@ class _Setup:
   description: dict[str, Any]
   model: keras.Model
   tokenizer: BertTokenizer
+  strategy: tf.distribute.Strategy
 
   def batches_of(self, rows: Columns):
     targets = self.task.targets(self.description, rows)
     return targets, _tokenized(
         self.tokenizer, rows, targets,
-        max_seq_length=self.config.max_seq_length)
+        max_seq_length=self.description["max_seq_length"])
 
   def make_evaluation(self, rows: Columns):
     targets, make_batch = self.batches_of(rows)
@@ -142,13 +143,11 @@ class _Setup:
     _, make_batch = self.batches_of({"text": rows["text"]})
     outputs = _make_predictor(
         self.model, make_batch, num_rows=len(rows["text"]),
-        batch_size=self.config.eval_batch_size)()
+        batch_size=self.config.predict_batch_size)()
     os.makedirs(self.config.output_dir, exist_ok=True)
     path = os.path.join(self.config.output_dir, "predictions.tsv")
     table = self.task.predictions(self.description, rows, outputs)
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-      file.writelines("\t".join(row) + "\n" for row in table)
-    os.replace(path + ".tmp", path)
+    write_text(path, "".join("\t".join(row) + "\n" for row in table))
     logging.info("Wrote %d predictions: %s", len(rows["text"]), path)
 
 
@@ -169,52 +168,115 @@ def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
   return rows
 
 
-def _finished_run(output_dir: str) -> checkpoints.ModelSource | None:
-  if os.path.exists(os.path.join(output_dir, checkpoints.TASK_FILE)):
-    return checkpoints.open_source(output_dir)
+def _find_source(config: FinetuningConfig) -> checkpoints.ModelSource | None:
+  """Where training starts; without training, the fine-tuned model."""
+  is_finished = os.path.exists(
+      os.path.join(config.output_dir, checkpoints.TASK_FILE))
+  if not config.do_train and is_finished:
+    return checkpoints.open_source(config.output_dir)
+  if config.init_checkpoint:
+    return checkpoints.open_source(config.init_checkpoint)
   return None
 
 
 def _description(config, task, rows, source) -> dict[str, Any]:
-  """Of the training rows; else of the trained model to go on from."""
-  if "train" in rows:
+  """Of the training rows; without training, of the fine-tuned model."""
+  if config.do_train:
     return {
       **task.describe(config, rows["train"]), "task_name": config.task_name,
       "max_seq_length": config.max_seq_length}
-  for found in (_finished_run(config.output_dir), source):
-    description = found and checkpoints.read_task(found)
-    if description:
-      require(
-          description.get("task_name") == config.task_name,
-          f"{found.path}: was trained for {description.get('task_name')!r}, "
-          f"not for --task_name={config.task_name}.")
-      return description
-  raise InputError(
+  description = source and checkpoints.read_task(source)
+  require(
+      bool(description),
       f"Without --do_train, {config.output_dir} or --init_checkpoint must "
       f"hold a fine-tuned model; neither has a {checkpoints.TASK_FILE}.")
+  require(
+      description["task_name"] == config.task_name,
+      f"{source.path}: was trained for {description['task_name']!r}, not for "
+      f"--task_name={config.task_name}.")
+  return description
 
 
-def _train(setup: _Setup, rows: Columns, state, schedule, strategy, *,
-           num_steps: int, evaluation) -> dict[str, float] | None:
+def _identity(config, bert_config, description, rows) -> dict[str, Any]:
+  """What a run cannot change on its way: model, task, start and order."""
+  return {
+    **bert_config.to_dict(), **description,
+    "num_train_rows": len(rows["text"]),
+    **{name: getattr(config, name) for name in (
+      "random_seed", "train_batch_size", "init_checkpoint")}}
+
+
+def _set_up(
+    config: FinetuningConfig, task: Task, rows: dict[str, Columns]
+) -> tuple[_Setup, checkpoints.ModelSource | None]:
+  """Finds and checks what the config names, and makes the model."""
+  require(
+      not os.path.isfile(config.output_dir),
+      f"--output_dir: {config.output_dir} is a file; name a folder.")
+  source = _find_source(config)
+  description = _description(config, task, rows, source)
+  bert_config = checkpoints.find_config(
+      source, config_file=config.bert_config_file,
+      max_seq_length=description["max_seq_length"])
+  tokenizer = checkpoints.find_tokenizer(
+      source, bert_config, vocab_file=config.vocab_file,
+      do_lower_case=config.do_lower_case,
+      config_file=config.bert_config_file)
+  keras.utils.set_random_seed(config.random_seed % 2**32)
+  strategy = distribution.make_strategy()
+  with strategy.scope():
+    model = task.make_model(bert_config, description)
+  setup = _Setup(
+      config=config, task=task, description=description, model=model,
+      tokenizer=tokenizer, strategy=strategy)
+  return setup, source
+
+
+def _train(
+    setup: _Setup, rows: Columns, source: checkpoints.ModelSource | None, *,
+    evaluation
+) -> dict[str, float] | None:
+  """Trains to the end, from the start or from the newest saved state."""
   config, num_rows = setup.config, len(rows["text"])
+  num_steps = int(num_rows * config.num_train_epochs / config.train_batch_size)
+  require(
+      num_steps > 0,
+      f"--num_train_epochs: {config.num_train_epochs} passes over the "
+      f"training rows are less than one batch of {config.train_batch_size}.")
   _, make_batch = setup.batches_of(rows)
-  batches = strategy.experimental_distribute_dataset(_training_batches(
+  schedule = WarmupLinearDecay(
+      config.learning_rate, num_train_steps=num_steps,
+      num_warmup_steps=int(num_steps * config.warmup_proportion))
+  with setup.strategy.scope():
+    optimizer = AdamWeightDecay(schedule, bias_correction=True)
+    state = training.TrainingState(
+        setup.model, optimizer, config.output_dir,
+        identity=_identity(
+            config, setup.model.config, setup.description, rows))
+  if not state.restore() and source:
+    checkpoints.load_weights(
+        setup.model, source, new=(*setup.task.head, "bert/pooler/"))
+  batches = setup.strategy.experimental_distribute_dataset(_training_batches(
       make_batch, num_rows=num_rows, batch_size=config.train_batch_size,
       seed=config.random_seed, first_step=state.step))
   step_function = training.make_train_step(
-      setup.model, state.optimizer, setup.task.objective, strategy=strategy,
+      setup.model, optimizer, setup.task.objective, strategy=setup.strategy,
       seed=config.random_seed, batch_spec=batches.element_spec)
-  steps_per_epoch = max(num_rows // config.train_batch_size, 1)
   with MetricsWriter(
       config.output_dir, first_step=state.step,
       num_steps=num_steps) as writer:
-    return training.train(
+    results = training.train(
         state, step_function, batches, objective=setup.task.objective,
         schedule=schedule, num_steps=num_steps,
         batch_size=config.train_batch_size, log_steps=config.log_steps,
         save_steps=config.save_checkpoints_steps, writer=writer,
-        eval_steps=config.eval_steps or steps_per_epoch,
+        eval_steps=config.eval_steps or max(
+            num_rows // config.train_batch_size, 1),
         evaluation=evaluation)
+  checkpoints.save_model(
+      config.output_dir, setup.model, setup.tokenizer,
+      task=setup.description)
+  return results
 
 
 def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
@@ -230,55 +292,19 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   Raises:
     InputError: an input is missing or does not fit.
   """
-  source = None
   rows = _rows_needed(config, task)
-  if config.init_checkpoint:
-    source = checkpoints.open_source(config.init_checkpoint)
-  bert_config = checkpoints.find_config(
-      source, config_file=config.bert_config_file,
-      max_seq_length=config.max_seq_length)
-  tokenizer = checkpoints.find_tokenizer(
-      source, bert_config, vocab_file=config.vocab_file,
-      do_lower_case=config.do_lower_case)
-  description = _description(config, task, rows, source)
-  num_steps = int(
-      len(rows.get("train", {}).get("text", ())) * config.num_train_epochs
-      / config.train_batch_size)
-  require(
-      not config.do_train or num_steps > 0,
-      f"--num_train_epochs: {config.num_train_epochs} passes over the "
-      f"training rows are less than one batch of {config.train_batch_size}.")
-
-  keras.utils.set_random_seed(config.random_seed % 2**32)
-  strategy = distribution.make_strategy()
-  with strategy.scope():
-    model = task.make_model(bert_config, description)
-    schedule = WarmupLinearDecay(
-        config.learning_rate, num_train_steps=num_steps,
-        num_warmup_steps=int(num_steps * config.warmup_proportion))
-    optimizer = AdamWeightDecay(schedule, bias_correction=True)
-    state = training.TrainingState(
-        model, optimizer, config.output_dir,
-        identity={**bert_config.to_dict(), **description})
-  if not state.restore() and source:
-    is_new = task.head if config.do_train else ()
-    checkpoints.load_weights(model, source, new=is_new)
-  setup = _Setup(
-      config=config, task=task, description=description, model=model,
-      tokenizer=tokenizer)
+  setup, source = _set_up(config, task, rows)
   evaluation, results = None, None
   if config.do_eval:
     evaluation = setup.make_evaluation(rows["dev"])
   if config.do_train:
-    results = _train(
-        setup, rows["train"], state, schedule, strategy, num_steps=num_steps,
-        evaluation=evaluation)
-    checkpoints.save_model(
-        config.output_dir, model, tokenizer, task=description)
+    results = _train(setup, rows["train"], source, evaluation=evaluation)
+  else:
+    checkpoints.load_weights(setup.model, source)
   if config.do_predict:
     setup.write_predictions(rows["test"])
   if evaluation is None:
     return {}
-  results = {"global_step": state.step, **(results or evaluation())}
+  results = results or evaluation()
   write_results(config.output_dir, results)
   return results

@@ -6,6 +6,7 @@ Devlin et al. 2019, section 3.1 and appendix A.2.
 import dataclasses
 import math
 import os
+from typing import Any
 
 from absl import logging
 import keras
@@ -29,8 +30,8 @@ from bert_tf.reporting import MetricsWriter
 from bert_tf.reporting import write_results
 from bert_tf.tokenization import BertTokenizer
 
-# The heads stay as initialized where a checkpoint has none.
-_HEADS = ("cls/",)
+# What some checkpoints lack stays as initialized.
+_MAY_BE_NEW = ("cls/", "bert/pooler/")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,12 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
   if config.init_checkpoint:
     source = checkpoints.open_source(config.init_checkpoint)
   require(
-      config.do_train or source is not None or os.path.isdir(
-          os.path.join(config.output_dir, training.STATE_DIRECTORY)),
+      not os.path.isfile(config.output_dir),
+      f"--output_dir: {config.output_dir} is a file; name a folder.")
+  require(
+      config.do_train or source is not None or bool(
+          tf.train.latest_checkpoint(os.path.join(
+              config.output_dir, training.STATE_DIRECTORY))),
       f"--do_eval without --do_train: neither {config.output_dir} holds a "
       "run, nor is there an --init_checkpoint to evaluate.")
   bert_config = checkpoints.find_config(
@@ -58,7 +63,8 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
       max_seq_length=config.max_seq_length)
   tokenizer = checkpoints.find_tokenizer(
       source, bert_config, vocab_file=config.vocab_file,
-      do_lower_case=config.do_lower_case)
+      do_lower_case=config.do_lower_case,
+      config_file=config.bert_config_file)
   train_files = expand_files(config.input_file)
   eval_files = expand_files(config.eval_input_file or config.input_file)
   for path in sorted({*train_files, *eval_files}):
@@ -102,10 +108,21 @@ def _make_evaluation(config: PretrainingConfig, model, files: list[str]):
 
   def evaluation():
     metrics = evaluate(batches)
-    return {
-      **metrics, "mlm_perplexity": math.exp(metrics["mlm_loss"]), **baselines}
+    perplexity = float(np.exp(metrics["mlm_loss"]))
+    return {**metrics, "mlm_perplexity": perplexity, **baselines}
 
   return evaluation
+
+
+def _identity(
+    config: PretrainingConfig, bert_config: BertConfig
+) -> dict[str, Any]:
+  """What a run cannot change on its way: its model, its start, its order."""
+  identity = bert_config.to_dict()
+  if config.do_train:
+    for name in ("random_seed", "train_batch_size", "init_checkpoint"):
+      identity[name] = getattr(config, name)
+  return identity
 
 
 def _train(
@@ -157,9 +174,9 @@ def run(config: PretrainingConfig) -> dict[str, float]:
         num_warmup_steps=config.num_warmup_steps)
     state = training.TrainingState(
         model, AdamWeightDecay(schedule), config.output_dir,
-        identity=inputs.bert_config.to_dict())
+        identity=_identity(config, inputs.bert_config))
   if not state.restore() and inputs.source:
-    checkpoints.load_weights(model, inputs.source, new=_HEADS)
+    checkpoints.load_weights(model, inputs.source, new=_MAY_BE_NEW)
   logging.info(
       "%s parameters. A model that knows nothing has a masked-LM loss of "
       "ln %d = %.2f.", f"{model.count_params():,}",

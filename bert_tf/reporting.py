@@ -1,5 +1,6 @@
 """What a long run tells: a console line, event files and metrics.jsonl."""
 
+import importlib.util
 import json
 import os
 import time
@@ -9,6 +10,7 @@ from absl import logging
 import tensorflow as tf
 
 from bert_tf.config import write_json
+from bert_tf.config import write_text
 
 METRICS_FILE = "metrics.jsonl"
 # Fields of metrics.jsonl that differ between two equal runs.
@@ -66,10 +68,15 @@ class MetricsWriter:
     self._num_steps = num_steps
     self._first_step = first_step
     self._start = time.monotonic()
-    self._events = {
-      split: tf.summary.create_file_writer(os.path.join(directory, split))
-      for split in ("train", "eval")
-    }
+    self._events = {}
+    if importlib.util.find_spec("tensorboard"):
+      for split in ("train", "eval"):
+        self._events[split] = tf.summary.create_file_writer(
+            os.path.join(directory, split))
+    else:
+      logging.warning(
+          "No files for TensorBoard: TensorFlow needs the package to write "
+          "them (pip install tensorboard).")
     path = os.path.join(directory, METRICS_FILE)
     self._keep_lines_up_to(path, first_step)
     self._file = open(path, "a", encoding="utf-8")
@@ -82,9 +89,7 @@ class MetricsWriter:
       # A killed run may have left half a line at the end.
       lines = [line for line in file if line.endswith("\n")]
     kept = [line for line in lines if json.loads(line)["step"] <= step]
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-      file.writelines(kept if step else [])
-    os.replace(path + ".tmp", path)
+    write_text(path, "".join(kept) if step else "")
 
   def write(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
     """One line of metrics; `split` is "train" or "eval"."""
@@ -99,10 +104,11 @@ class MetricsWriter:
     line = {"split": split, "step": step, **metrics, "time": time.time()}
     self._file.write(json.dumps(line) + "\n")
     self._file.flush()
-    with self._events[split].as_default(step=step):
-      for name, value in metrics.items():
-        tf.summary.scalar(name, value)
-    self._events[split].flush()
+    if split in self._events:
+      with self._events[split].as_default(step=step):
+        for name, value in metrics.items():
+          tf.summary.scalar(name, value)
+      self._events[split].flush()
 
   def __enter__(self):
     return self
@@ -118,7 +124,6 @@ def write_results(directory: str, results: Mapping[str, float]) -> None:
   logging.info("Evaluation: %s.", format_metrics(results))
   os.makedirs(directory, exist_ok=True)
   write_json(os.path.join(directory, "eval_results.json"), dict(results))
-  path = os.path.join(directory, "eval_results.txt")
-  with open(path + ".tmp", "w", encoding="utf-8") as file:
-    file.writelines(f"{key} = {results[key]}\n" for key in sorted(results))
-  os.replace(path + ".tmp", path)
+  write_text(
+      os.path.join(directory, "eval_results.txt"),
+      "".join(f"{key} = {results[key]}\n" for key in sorted(results)))

@@ -23,6 +23,8 @@ from bert_tf.optimization import CLIP_NORM
 from bert_tf.reporting import MetricsWriter
 
 STATE_DIRECTORY = "training_state"
+# The sum that counts the steps without a finite gradient.
+SKIPPED = "skipped_steps"
 
 
 def dropout_seed(seed: int, step, replica) -> tf.Tensor:
@@ -42,7 +44,8 @@ def make_train_step(
   """`step(batch, number) -> sums`, one update of the model.
 
   The returned function is compiled once for `batch_spec`; its sums are
-  those of the global batch.
+  those of the global batch. A step whose gradients are not finite changes no
+  weight, adds nothing to the sums and counts as `SKIPPED`.
   """
   variables = model.trainable_variables
 
@@ -57,12 +60,27 @@ def make_train_step(
     # Lookups in the tables give sparse gradients; all else here is dense.
     gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
     gradients = distribution.sum_over_replicas(gradients)
-    gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM)
-    optimizer.apply(gradients, variables)
-    return distribution.sum_over_replicas(sums)
+    gradients, norm = tf.clip_by_global_norm(gradients, CLIP_NORM)
+    # The summed gradients are the same everywhere, and so is the decision.
+    is_finite = tf.math.is_finite(norm)
+
+    def update():
+      optimizer.apply(gradients, variables)
+      return optimizer.iterations.value
+
+    def skip():
+      optimizer.iterations.assign_add(1)
+      return optimizer.iterations.value
+
+    tf.cond(is_finite, update, skip)
+    sums = distribution.sum_over_replicas(sums)
+    kept = {name: tf.where(is_finite, value, tf.zeros_like(value))
+            for name, value in sums.items()}
+    return {**kept, SKIPPED: tf.cast(~is_finite, tf.float32)}
 
   @tf.function(
-      input_signature=[batch_spec, tf.TensorSpec((), tf.int64)])
+      input_signature=[batch_spec, tf.TensorSpec((), tf.int64)],
+      autograph=False)
   def train_step(batch, number):
     sums = strategy.run(replica_step, args=(batch, number))
     return tf.nest.map_structure(
@@ -111,8 +129,8 @@ def _check_identity(
     output_dir: str, before: dict[str, Any], now: dict[str, Any]
 ) -> None:
   changed = [
-    f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
-    for key in sorted({*before, *now}) if before.get(key) != now.get(key)
+    f"{key} was {before.get(key)!r}, now {now[key]!r}"
+    for key in sorted(now) if before.get(key) != now[key]
   ]
   require(
       not changed,
@@ -165,8 +183,28 @@ class TrainingState:
     return self.step
 
   def save(self) -> None:
-    self._manager.save(checkpoint_number=self.step)
+    os.makedirs(os.path.dirname(self._identity_file), exist_ok=True)
     write_json(self._identity_file, self._identity)
+    self._manager.save(checkpoint_number=self.step)
+
+
+def _metrics(
+    objective: Objective, sums: dict[str, float], *, steps: int
+) -> dict[str, float]:
+  """The metrics of some steps; waits for them."""
+  skipped = sums.pop(SKIPPED)
+  require(
+      skipped < steps,
+      f"None of the last {steps} steps had a finite gradient, so training "
+      "stops. The newest saved state is from before; try a lower "
+      "--learning_rate or a longer warm-up.")
+  metrics = objective.metrics(sums)
+  if skipped:
+    logging.warning(
+        "%d of %d steps had no finite gradient and were skipped.", skipped,
+        steps)
+    metrics[SKIPPED] = skipped
+  return metrics
 
 
 def train(
@@ -202,7 +240,7 @@ def train(
     done = number + 1
     is_last = done == num_steps
     if done % log_steps == 0 or is_last:
-      metrics = objective.metrics(sums.take())  # Waits for the steps.
+      metrics = _metrics(objective, sums.take(), steps=done - logged)
       seconds += time.monotonic() - start
       metrics["learning_rate"] = float(schedule(number))
       metrics["examples_per_second"] = (done - logged) * batch_size / seconds
@@ -210,9 +248,10 @@ def train(
       logged, seconds = done, 0.0
     else:
       seconds += time.monotonic() - start
-    if done % save_steps == 0 or is_last:
-      state.save()
+    # Before the state is saved: a run that goes on from there has it.
     if evaluation and (done % eval_steps == 0 or is_last):
       results = evaluation()
       writer.write("eval", done, results)
+    if done % save_steps == 0 or is_last:
+      state.save()
   return results

@@ -86,6 +86,20 @@ ORIGINAL_COMMANDS = {
     --num_warmup_steps=10 --learning_rate=2e-5 --use_tpu=False
     --eval_batch_size=8 --save_checkpoints_steps=1000
     --iterations_per_loop=1000 --max_eval_steps=100 --num_tpu_cores=8""",
+  "run_finetuning.py": """
+    --task_name=classification --do_train=true --do_eval=true
+    --data_dir=/tmp/nowhere --vocab_file=/tmp/nowhere/vocab.txt
+    --bert_config_file=/tmp/nowhere/bert_config.json
+    --init_checkpoint=/tmp/nowhere/bert_model.ckpt --max_seq_length=128
+    --train_batch_size=32 --learning_rate=2e-5 --num_train_epochs=3.0
+    --output_dir=/tmp/nowhere/out --do_lower_case=False
+    --predict_batch_size=8 --warmup_proportion=0.1 --do_predict=true""",
+  "tools/create_pretraining_data.py": """
+    --input_file=/tmp/nowhere.txt --output_file=/tmp/nowhere.tfrecord
+    --vocab_file=/tmp/nowhere/vocab.txt --do_lower_case=True
+    --max_seq_length=128 --max_predictions_per_seq=20 --masked_lm_prob=0.15
+    --random_seed=12345 --dupe_factor=5 --short_seq_prob=0.1
+    --do_whole_word_mask=False""",
 }
 
 

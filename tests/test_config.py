@@ -24,6 +24,8 @@ RELEASED_VOCABULARIES = {
   ({"num_attention_heads": True}, "num_attention_heads"),
   ({"vocab_size": -1}, "vocab_size"),
   ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob"),
+  ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob"),
+  ({"initializer_range": float("inf")}, "initializer_range"),
   ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob"),
   ({"initializer_range": None}, "initializer_range"),
   ({"hidden_act": "swish"}, "hidden_act"),

@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import finetuning
@@ -61,7 +63,6 @@ def test_a_task_is_learnt_and_its_files_are_written(data, tmp_path):
   results = finetuning.run(config_for(
       data, tmp_path / "run", do_predict=True), TASK)
   assert results["accuracy"] == 1.0 and results["balanced_accuracy"] == 1.0
-  assert results["global_step"] == 64  # 64 rows, 8 epochs of 8 batches.
   run = tmp_path / "run"
   assert json.loads((run / "task.json").read_text()) == {
     "task_name": "classification", "labels": ["animal", "tool"],
@@ -70,7 +71,8 @@ def test_a_task_is_learnt_and_its_files_are_written(data, tmp_path):
   steps = [json.loads(line)["step"]
            for line in (run / "metrics.jsonl").read_text().splitlines()
            if json.loads(line)["split"] == "eval"]
-  assert steps == list(range(8, 65, 8))  # Once an epoch.
+  # Once an epoch: 64 rows are 8 batches, and there are 8 epochs.
+  assert steps == list(range(8, 65, 8))
   table = [line.split("\t") for line in
            (run / "predictions.tsv").read_text().splitlines()]
   assert table[0] == ["prediction", "label", "probability:animal",
@@ -93,6 +95,62 @@ def test_a_finished_model_evaluates_and_predicts_alone(data, tmp_path):
   table = (tmp_path / "again" / "predictions.tsv").read_text().splitlines()
   assert [line.split("\t")[0] for line in table] == [
     "prediction", "animal", "tool"]
+
+
+def test_a_finished_directory_needs_no_other_flag(data, tmp_path):
+  trained = finetuning.run(config_for(data, tmp_path / "run"), TASK)
+  again = finetuning.run(FinetuningConfig(
+      task_name="classification", data_dir=str(data), do_eval=True,
+      output_dir=str(tmp_path / "run")), TASK)
+  assert again["loss"] == pytest.approx(trained["loss"], rel=1e-4)
+
+
+def test_evaluation_alone_never_uses_other_weights(data, tmp_path):
+  trained = finetuning.run(config_for(data, tmp_path / "run"), TASK)
+  finetuning.run(config_for(
+      data, tmp_path / "other", num_train_epochs=1.0, random_seed=9), TASK)
+  shutil.rmtree(tmp_path / "run" / "training_state")
+  again = finetuning.run(config_for(
+      data, tmp_path / "run", do_train=False,
+      init_checkpoint=str(tmp_path / "other")), TASK)
+  assert again["loss"] == pytest.approx(trained["loss"], rel=1e-4)
+
+
+def test_a_run_that_was_cut_goes_on_with_the_same_command(data, tmp_path):
+  options = {"num_train_epochs": 3.0, "save_checkpoints_steps": 8}
+  finetuning.run(config_for(data, tmp_path / "whole", **options), TASK)
+  config = config_for(data, tmp_path / "parts", **options)
+
+  class Cut(Exception):
+    pass
+
+  def write(self, split, step, metrics, original=finetuning.MetricsWriter.write):
+    original(self, split, step, metrics)
+    if step == 16:
+      raise Cut
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(finetuning.MetricsWriter, "write", write)
+    with pytest.raises(Cut):
+      finetuning.run(config, TASK)
+  finetuning.run(config, TASK)
+  whole, parts = (
+    tf.train.load_checkpoint(str(tmp_path / name / "bert_model.ckpt"))
+    for name in ("whole", "parts"))
+  for name in whole.get_variable_to_shape_map():
+    np.testing.assert_array_equal(
+        whole.get_tensor(name), parts.get_tensor(name), err_msg=name)
+
+
+def test_bias_correction_makes_the_first_update_of_full_size(data, tmp_path):
+  # One step of Adam with it moves a bias by the rate, without it by about
+  # 0.1 / sqrt(0.001) = 3.2 times that.
+  finetuning.run(config_for(
+      data, tmp_path / "run", do_eval=False, num_train_epochs=0.125,
+      warmup_proportion=0.0, learning_rate=0.01), TASK)
+  reader = tf.train.load_checkpoint(str(tmp_path / "run/bert_model.ckpt"))
+  np.testing.assert_allclose(
+      np.abs(reader.get_tensor("output_bias")), 0.01, rtol=1e-3)
 
 
 def test_the_pretrained_encoder_is_what_training_starts_from(data, tmp_path):
@@ -142,11 +200,13 @@ def test_metrics_by_hand():
   ({"init_checkpoint": "missing"}, "missing: neither a checkpoint"),
   ({"do_train": False}, "must hold a fine-tuned model"),
   ({"data_dir": "nowhere"}, "nowhere: no train.tsv there"),
+  ({"output_dir": __file__}, "is a file; name a folder"),
 ])
 def test_wrong_inputs_are_refused(data, tmp_path, options, message):
   with pytest.raises(InputError, match=message):
-    finetuning.run(config_for(data, tmp_path / "run", **options), TASK)
-  assert not (tmp_path / "run" / "bert_config.json").exists()
+    finetuning.run(config_for(
+        data, **{"output_dir": tmp_path / "run", **options}), TASK)
+  assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_label_is_named_with_file_and_row(data, tmp_path):

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import pretraining
@@ -83,13 +84,27 @@ def test_a_run_leaves_a_model_directory_and_metrics(inputs, tmp_path):
   assert results["global_step"] == 6
   assert results["mlm_perplexity"] == pytest.approx(
       np.exp(results["mlm_loss"]))
-  # 3 documents of 3 sentences: the majority shares are those of the records.
-  assert 0 < results["mlm_majority_accuracy"] < 1
   text = (tmp_path / "eval_results.txt").read_text()
   assert "global_step = 6\n" in text
   assert json.loads(
       (tmp_path / "eval_results.json").read_text()) == results
   assert list((tmp_path / "train").glob("events.out.tfevents.*"))
+
+
+def test_majority_shares_by_hand():
+  batches = [
+    {"masked_lm_ids": np.array([[7, 8], [7, 9]]),
+     "masked_lm_weights": np.array([[1.0, 1.0], [1.0, 0.0]]),
+     "next_sentence_labels": np.array([0, 1])},
+    {"masked_lm_ids": np.array([[7, 0]]),
+     "masked_lm_weights": np.array([[1.0, 0.0]]),
+     "next_sentence_labels": np.array([1])},
+  ]
+  # 7, 8, 7 and 7 count; the labels are 0, 1 and 1.
+  shares = pretraining._majority_shares(
+      [{k: tf.constant(v) for k, v in batch.items()} for batch in batches])
+  assert shares["mlm_majority_accuracy"] == 0.75
+  assert shares["nsp_majority_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_a_run_that_was_cut_goes_on_with_the_same_command(inputs, tmp_path):
@@ -137,6 +152,7 @@ def test_pretraining_goes_on_from_a_model_directory(inputs, tmp_path):
   ({"max_seq_length": 65}, "--max_seq_length: received 65.*64 positions"),
   ({"max_predictions_per_seq": 6}, "5.*6|6.*5"),
   ({"vocab_file": "missing.txt"}, "missing.txt"),
+  ({"output_dir": __file__}, "is a file; name a folder"),
   ({"bert_config_file": "missing.json"}, "missing.json: no such file"),
   ({"init_checkpoint": "missing"}, "missing: neither a checkpoint"),
   ({"train_batch_size": 100000}, "fewer than one batch of 100000"),
@@ -144,7 +160,8 @@ def test_pretraining_goes_on_from_a_model_directory(inputs, tmp_path):
 ])
 def test_wrong_inputs_are_refused(inputs, tmp_path, options, message):
   with pytest.raises(InputError, match=message):
-    pretraining.run(config_for(inputs, tmp_path / "run", **options))
+    pretraining.run(config_for(
+        inputs, **{"output_dir": tmp_path / "run", **options}))
   assert not (tmp_path / "run" / "bert_config.json").exists()
 
 
@@ -172,3 +189,5 @@ def test_another_model_in_the_same_place_is_refused(inputs, tmp_path):
   with pytest.raises(InputError, match="num_hidden_layers was 1, now 2"):
     pretraining.run(config_for(
         inputs, tmp_path / "run", bert_config_file=str(other)))
+  with pytest.raises(InputError, match="random_seed was 12345, now 1"):
+    pretraining.run(config_for(inputs, tmp_path / "run", random_seed=1))

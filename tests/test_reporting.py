@@ -1,6 +1,8 @@
 """Metrics for people and for machines."""
 
+import importlib.util
 import json
+import sys
 
 import pytest
 import tensorflow as tf
@@ -44,6 +46,15 @@ def test_a_new_run_begins_a_new_file(tmp_path):
   write(tmp_path, [2, 4])
   write(tmp_path, [3])
   assert [line["step"] for line in lines_of(tmp_path)] == [3]
+
+
+def test_without_tensorboard_the_rest_is_written(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboard", None)
+  monkeypatch.setattr(
+      importlib.util, "find_spec", lambda name, package=None: None)
+  write(tmp_path, [5])
+  assert [line["step"] for line in lines_of(tmp_path)] == [5]
+  assert not (tmp_path / "train").exists()
 
 
 def test_results_for_people_and_for_machines(tmp_path):

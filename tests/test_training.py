@@ -10,10 +10,12 @@ from bert_tf import distribution
 from bert_tf import losses
 from bert_tf import training
 from bert_tf.config import BertConfig
+from bert_tf.config import InputError
 from bert_tf.heads import BertForPreTraining
 from bert_tf.optimization import AdamWeightDecay
 from bert_tf.optimization import WarmupLinearDecay
 from bert_tf.reporting import MetricsWriter
+from bert_tf.reporting import TIMING_FIELDS
 
 CONFIG = BertConfig(
     vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -104,7 +106,7 @@ def test_a_step_is_clip_then_adam(tmp_path):
     np.array(tf.convert_to_tensor(g))
     for g in tape.gradient(loss, [v.value for v in variables])]
   norm = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in gradients))
-  assert norm > 1  # So that clipping matters.
+  assert norm > 1  # So that clipping matters; so do 0.01 * 0.01 * weights.
   run.step(run.batch, tf.constant(0, tf.int64))
   for v, old, g in zip(variables, before, gradients):
     m, second = 0.1 * g / norm, 0.001 * (g / norm) ** 2
@@ -113,7 +115,42 @@ def test_a_step_is_clip_then_adam(tmp_path):
     # Adam turns tiny gradients into updates of size one: not those.
     clear = np.abs(g) > 1e-5
     np.testing.assert_allclose(
-        v.numpy()[clear], expected[clear], atol=2e-4, err_msg=v.path)
+        v.numpy()[clear], expected[clear], atol=2e-5, err_msg=v.path)
+  slots = {v.path: v.numpy() for v in run.state.optimizer.variables}
+  for v, g in zip(variables, gradients):
+    name = v.path.replace("/", "_")
+    np.testing.assert_allclose(
+        slots[f"adam_weight_decay/{name}_m"], 0.1 * g / norm, atol=1e-6)
+    np.testing.assert_allclose(
+        slots[f"adam_weight_decay/{name}_v"], 0.001 * (g / norm) ** 2,
+        atol=1e-7)
+
+
+def test_a_step_without_finite_gradients_changes_nothing(tmp_path):
+  bad = {**make_batch(), "masked_lm_weights": tf.fill([4, 2], np.inf)}
+  run = Run(tmp_path)
+  run.step(run.batch, tf.constant(0, tf.int64))
+  before = run.values()
+  sums = run.step(bad, tf.constant(1, tf.int64))
+  for name, value in run.values().items():
+    if not name.endswith("iteration"):
+      np.testing.assert_array_equal(value, before[name], err_msg=name)
+  assert run.state.step == 2
+  assert {name: float(value) for name, value in sums.items()} == {
+    **dict.fromkeys(sums, 0.0), "skipped_steps": 1.0}
+
+
+def test_skipped_steps_are_told_and_nothing_else_stops_the_run(tmp_path):
+  bad = {**make_batch(), "masked_lm_weights": tf.fill([4, 2], np.inf)}
+  run = Run(tmp_path)
+  run.train([run.batch, bad, run.batch, run.batch, run.batch], 5)
+  (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert json.loads(line)["skipped_steps"] == 1
+  assert np.isfinite(json.loads(line)["mlm_loss"])
+  other = Run(tmp_path / "other")
+  with pytest.raises(InputError, match="None of the last 5 steps"):
+    other.train([bad] * 10, 10)
+  assert not (tmp_path / "other" / "training_state").exists()
 
 
 def test_dropout_depends_on_seed_step_and_replica_alone():
@@ -143,7 +180,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):
   def lines(name):
     text = (tmp_path / name / "metrics.jsonl").read_text()
     return [{k: v for k, v in json.loads(line).items()
-             if k not in ("time", "examples_per_second")}
+             if k not in TIMING_FIELDS}
             for line in text.splitlines()]
 
   assert lines("whole") == lines("parts")

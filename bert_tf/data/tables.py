@@ -20,7 +20,8 @@ def read_columns(
 
   Returns:
     {column: values}, all of one length, and "where": each row's file and
-    line, for errors about it. Empty lines are passed over.
+    line, for errors about it. Empty lines are passed over, but in a file of
+    one column they are rows.
 
   Raises:
     InputError: a column is not there, a row has another number of columns
@@ -31,11 +32,9 @@ def read_columns(
   rows["where"] = []
   lines = read_lines(path, on_bad_utf8=on_bad_utf8)
   for number, line in enumerate(lines, 1):
-    line = line.rstrip("\r\n")
-    line = line.removeprefix("\ufeff") if number == 1 else line
-    if not line:
-      continue
     cells = line.split("\t")
+    if not line and width != 1:
+      continue
     if width is None:
       width = len(cells)
       places = _find_columns(path, columns, cells, by_number=by_number)
@@ -58,6 +57,6 @@ def _find_columns(path, columns, first_row, *, by_number):
   require(
       not missing,
       f"{path}:1: no column {', '.join(missing)}; there are "
-      f"{', '.join(names)}. Name others with --text_column and "
-      "--label_column, or give numbers from 0 for a file without a header.")
+      f"{', '.join(names)}. Name others, or give their numbers from 0 for a "
+      "file without a header.")
   return {column: names.index(column) for column in columns}

@@ -39,6 +39,11 @@ def test_errors_name_file_and_row(tmp_path, content, message):
     read_columns(write(tmp_path, content), ["text", "label"])
 
 
+def test_an_empty_line_is_a_row_of_a_file_with_one_column(tmp_path):
+  path = write(tmp_path, b"text\na\n\nb\n")
+  assert read_columns(path, ["text"])["text"] == ["a", "", "b"]
+
+
 def test_bad_bytes_can_be_replaced(tmp_path):
   path = write(tmp_path, b"text\tlabel\na\xff\tb\n")
   columns = read_columns(path, ["text", "label"], on_bad_utf8="replace")
