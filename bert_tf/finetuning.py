@@ -276,7 +276,7 @@ def _train(
   checkpoints.save_model(
       config.output_dir, setup.model, setup.tokenizer,
       task=setup.description)
-  return results
+  return results and {"global_step": state.step, **results}
 
 
 def run(config: FinetuningConfig, task: Task) -> dict[str, float]:

@@ -587,7 +587,8 @@ def model_dir_without_export(tmp_path, task=None):
 
 
 def test_an_unknown_task_is_refused(tmp_path):
-  config = model_dir_without_export(tmp_path, {"task_name": "poetry"})
+  config = model_dir_without_export(
+      tmp_path, {"task_name": "poetry", "max_seq_length": 8})
   with pytest.raises(InputError, match="'poetry'; known are classification"):
     export.run(config, TASKS)
   assert not os.path.exists(config.export_dir)
@@ -596,7 +597,7 @@ def test_an_unknown_task_is_refused(tmp_path):
 def test_a_missing_vocabulary_is_refused(tmp_path):
   config = model_dir_without_export(tmp_path)
   os.remove(os.path.join(config.model_dir, "vocab.txt"))
-  with pytest.raises(InputError, match="no vocab.txt there.*--vocab_file"):
+  with pytest.raises(InputError, match="no vocab.txt beside.*--vocab_file"):
     export.run(config, TASKS)
   assert not os.path.exists(config.export_dir)
 
