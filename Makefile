@@ -16,7 +16,7 @@ test: $(VENV)/tests-installed
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(VENV)/tests-installed
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
