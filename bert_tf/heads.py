@@ -27,7 +27,6 @@ def gather_positions(sequence, positions):
   return ops.take(rows, first + positions, axis=0)
 
 
-@register
 class MaskedLMHead(keras.layers.Layer):
   """Scores over the vocabulary; its output matrix is the embedding table."""
 
@@ -57,7 +56,6 @@ class MaskedLMHead(keras.layers.Layer):
     return ops.cast(logits, "float32") + ops.cast(self.output_bias, "float32")
 
 
-@register
 class LinearHead(keras.layers.Layer):
   """Logits [B, C] of pooled output [B, H]; weights [C, H], as the original."""
 
@@ -94,11 +92,12 @@ class BertForPreTraining(BertModel):
 
   def __init__(self, config: BertConfig, **kwargs):
     super().__init__(config, name="bert_for_pretraining", **kwargs)
-    self.encoder = BertEncoder(config)
-    self.mlm_head = MaskedLMHead(config)
+    self.encoder = BertEncoder(config, dtype=self.dtype_policy)
+    self.mlm_head = MaskedLMHead(config, dtype=self.dtype_policy)
     self.nsp_head = LinearHead(
         2, hidden_size=config.hidden_size,
-        initializer_range=config.initializer_range, name="seq_relationship")
+        initializer_range=config.initializer_range, name="seq_relationship",
+        dtype=self.dtype_policy)
     with keras.name_scope("cls"):
       self.mlm_head.build()
       self.nsp_head.build()
@@ -125,11 +124,13 @@ class BertClassifier(BertModel):
   def __init__(self, config: BertConfig, *, num_classes: int, **kwargs):
     super().__init__(config, name="bert_classifier", **kwargs)
     self.num_classes = num_classes
-    self.encoder = BertEncoder(config)
-    self.dropout = Dropout(config.hidden_dropout_prob, salt=-1)
+    self.encoder = BertEncoder(config, dtype=self.dtype_policy)
+    self.dropout = Dropout(
+        config.hidden_dropout_prob, salt=-1, dtype=self.dtype_policy)
     self.head = LinearHead(
         num_classes, hidden_size=config.hidden_size,
-        initializer_range=config.initializer_range, name="classifier")
+        initializer_range=config.initializer_range, name="classifier",
+        dtype=self.dtype_policy)
     self.head.build()
     self.built = True
 

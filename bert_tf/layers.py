@@ -87,14 +87,14 @@ class Dropout(keras.layers.Layer):
       return x
     seed = seed + ops.convert_to_tensor([0, self.salt], dtype="int32")
     bits = random_bits(ops.shape(x), seed)
-    dropped = bits < int(self.rate * 2**32)
+    threshold = ops.convert_to_tensor(int(self.rate * 2**32), dtype="uint32")
+    dropped = bits < threshold
     return ops.where(dropped, ops.zeros_like(x), x / (1 - self.rate))
 
   def get_config(self):
     return {**super().get_config(), "rate": self.rate, "salt": self.salt}
 
 
-@register
 class BertEmbeddings(keras.layers.Layer):
   """Sum of word, segment and position embeddings, normalised; [B, S, H]."""
 
@@ -141,7 +141,6 @@ class BertEmbeddings(keras.layers.Layer):
     return self.dropout(self.norm(x), seed=dropout_seed)
 
 
-@register
 class BertLayer(keras.layers.Layer):
   """One Transformer block: self-attention, then feed-forward; [B, S, H]."""
 

@@ -38,7 +38,8 @@ class BertModel(keras.Model):
     return ops.cast(dropout_seed, "int32")
 
   def get_config(self):
-    return {"config": self.config.to_dict()}
+    policy = keras.dtype_policies.serialize(self.dtype_policy)
+    return {"config": self.config.to_dict(), "dtype": policy}
 
   @classmethod
   def from_config(cls, config):
@@ -72,7 +73,7 @@ class BertEncoder(BertModel):
         max_position_embeddings=config.max_position_embeddings,
         dropout_rate=config.hidden_dropout_prob,
         initializer_range=config.initializer_range,
-        name="embeddings")
+        name="embeddings", dtype=self.dtype_policy)
     self.encoder_layers = [
       BertLayer(
           hidden_size=config.hidden_size,
@@ -83,11 +84,12 @@ class BertEncoder(BertModel):
           attention_dropout_rate=config.attention_probs_dropout_prob,
           initializer_range=config.initializer_range,
           first_salt=1 + 3 * i,
-          name=f"layer_{i}")
+          name=f"layer_{i}", dtype=self.dtype_policy)
       for i in range(config.num_hidden_layers)
     ]
     self.pooler = keras.layers.Dense(
         config.hidden_size, activation="tanh", name="dense",
+        dtype=self.dtype_policy,
         kernel_initializer=truncated_normal(config.initializer_range))
     self.build()
 

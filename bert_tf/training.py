@@ -232,6 +232,8 @@ def train(
   Returns:
     The metrics of the last evaluation, or None if there was none.
   """
+  if state.step >= num_steps:
+    logging.info("All %d steps are done: nothing left to train.", num_steps)
   sums, iterator, results = _Sums(), iter(batches), None
   logged, seconds = state.step, 0.0
   for number in range(state.step, num_steps):

@@ -268,14 +268,9 @@ def test_a_model_survives_the_keras_file_format(tmp_path):
 
 
 def test_a_model_runs_under_a_bfloat16_policy():
-  before = keras.config.dtype_policy()
   encoder = BertEncoder(TINY)
   randomize(encoder)
-  try:
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    half = BertEncoder(TINY)
-  finally:
-    keras.config.set_dtype_policy(before)
+  half = BertEncoder(TINY, dtype="mixed_bfloat16")
   for ours, theirs in zip(half.weights, encoder.weights):
     assert ours.dtype == "float32"
     ours.assign(theirs)
@@ -288,6 +283,26 @@ def test_a_model_runs_under_a_bfloat16_policy():
   assert 0 < difference.max() < 0.2
 
 
+def test_the_precision_survives_the_keras_file_format(tmp_path):
+  path = str(tmp_path / "model.keras")
+  BertForPreTraining(TINY, dtype="mixed_bfloat16").save(path)
+  assert keras.models.load_model(path).dtype_policy.name == "mixed_bfloat16"
+
+
+def test_a_model_learns_under_compile_and_fit():
+  keras.utils.set_random_seed(1)
+  model = BertClassifier(TINY, num_classes=2)
+  randomize(model)
+  inputs = random_inputs(TINY, batch=3)
+  labels = np.array([0, 1, 0])
+  model.compile(
+      keras.optimizers.Adam(0.01),
+      loss={"logits": keras.losses.SparseCategoricalCrossentropy(
+          from_logits=True)})
+  history = model.fit(inputs, {"logits": labels}, epochs=60, verbose=0)
+  assert history.history["loss"][-1] < history.history["loss"][0] / 2
+
+
 def test_the_model_needs_keras_alone():
   program = (
     "import os, sys\n"
@@ -296,8 +311,11 @@ def test_the_model_needs_keras_alone():
     "import numpy as np\n"
     "from bert_tf.config import BertConfig\n"
     "from bert_tf.modeling import BertEncoder\n"
-    "config = BertConfig.from_size('tiny', vocab_size=9)\n"
-    "out = BertEncoder(config)({'input_ids': np.ones((1, 4), 'int32')})\n"
+    "config = BertConfig.from_size(\n"
+    "    'tiny', vocab_size=9, hidden_dropout_prob=0.6)\n"
+    "seed = np.array([1, 2], 'int32')\n"
+    "out = BertEncoder(config)({'input_ids': np.ones((1, 4), 'int32')},\n"
+    "    training=True, dropout_seed=seed)\n"
     "print(out['pooled_output'].shape)\n")
   result = subprocess.run(
       [sys.executable, "-c", program], capture_output=True, text=True)
