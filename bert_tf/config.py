@@ -205,6 +205,13 @@ class VocabularyConfig:
   output_file: str = option(help="The vocabulary to write, an entry a line.")
   vocab_size: int = option(
       30522, low=100, help="Number of entries, special ones included.")
+  init_vocab_file: str | None = option(
+      None, help="A vocabulary to extend: its entries keep their ids, new ones "
+                 "fill its [unused] slots first and are appended then, up to "
+                 "--vocab_size. Not given: a new one is learnt.")
+  num_unused: int = option(
+      0, low=0, help="Slots [unused0], [unused1], ... for later additions: so "
+                     "many in a new vocabulary, left free in an extended one.")
   do_lower_case: bool = option(
       True, help="Lower-case the text and strip accents.")
   on_bad_utf8: str = option(

@@ -4,29 +4,31 @@
   batch = tokenizer(["a text", "another"], max_seq_length=128)
 
 Words come from `bert_tf.words`; TensorFlow Text's `FastWordpieceTokenizer`
-finds their pieces. Unicode is version 14.0, whatever the version of Python or
-TensorFlow.
+finds their pieces; `bert_tf.packing` makes the encoder's input of them.
+Unicode is version 14.0, whatever the version of Python or TensorFlow.
 
-Shapes: B texts, W words, S length of a sequence.
+Shapes: B texts, C characters of words, W words, P pieces of all texts, V
+entries, S length of a sequence.
 """
 
 from collections.abc import Sequence
-import os
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text
 
+from bert_tf import packing
 from bert_tf.config import InputError
-from bert_tf.config import read_json
 from bert_tf.config import require
+from bert_tf.vocabulary_files import check_vocabulary
+from bert_tf.vocabulary_files import find_casing
+from bert_tf.vocabulary_files import read_vocabulary
+from bert_tf.vocabulary_files import SPECIAL_TOKENS
+from bert_tf.vocabulary_files import TOKENIZER_CONFIG  # read from here too
 from bert_tf.words import FIRST_SPECIAL
 from bert_tf.words import Words
 from bert_tf.words import WordSplitter
-
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 # A word of more characters is [UNK], as in the original.
 MAX_WORD_LENGTH = 200
@@ -34,97 +36,12 @@ MAX_WORD_LENGTH = 200
 _TEXTS = tf.TensorSpec([None], tf.string)
 
 
-def check_vocabulary(entries: Sequence[str], *, source: str) -> None:
-  """Raises `InputError`, with the line, if this is not a BERT vocabulary."""
-  first_line = {}
-  for line, entry in enumerate(entries, start=1):
-    where = f"{source}:{line}"
-    require(entry != "", f"{where}: an empty line; entry {line - 1} of a "
-            "vocabulary must be a piece. Remove it or give it a name.")
-    require(not entry.endswith("\r"), f"{where}: ends in CR LF; a vocabulary "
-            "has LF line ends. Convert it (dos2unix).")
-    require(entry not in first_line, f"{where}: {entry!r} stands in line "
-            f"{first_line.get(entry)} already; entries must differ.")
-    first_line[entry] = line
-  missing = [token for token in SPECIAL_TOKENS if token not in first_line]
-  require(not missing, f"{source}: not a BERT vocabulary: {', '.join(missing)} "
-          f"missing among its {len(entries)} entries.")
-
-
-def read_vocabulary(path: str) -> list[str]:
-  """The entries of a vocabulary file, checked.
-
-  Lines end at "\\n" alone: the released Chinese vocabulary holds U+2028.
-
-  Raises:
-    InputError: no such file, not UTF-8, a byte order mark, CR LF, an empty or
-      a repeated line, a special token missing. It names the file and line.
-  """
-  try:
-    with open(path, "rb") as file:
-      data = file.read()
-  except OSError as error:
-    raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-  require(not data.startswith(b"\xef\xbb\xbf"), f"{path}:1: starts with "
-          "a byte order mark; save the file as UTF-8 without one.")
-  try:
-    text = data.decode("utf-8")
-  except UnicodeDecodeError as error:
-    line = data.count(b"\n", 0, error.start) + 1
-    raise InputError(f"{path}:{line}: not valid UTF-8.") from None
-  entries = text.split("\n")
-  if entries[-1] == "":
-    entries.pop()
-  check_vocabulary(entries, source=path)
-  return entries
-
-
-def find_casing(vocab_file: str, entries: Sequence[str]) -> bool:
-  """Whether a vocabulary wants its text lower-cased.
-
-  `tokenizer_config.json` beside the file knows; else a `##` piece with a
-  capital letter shows a cased vocabulary, and no capital anywhere (`[CLS]`
-  and `<S>` aside) a lower-cased one.
-
-  Raises:
-    InputError: neither tells, or the configuration asks for a tokenizer that
-      is not the original's.
-  """
-  path = os.path.join(os.path.dirname(vocab_file), TOKENIZER_CONFIG)
-  if os.path.exists(path):
-    values = read_json(path)
-    require(isinstance(values, dict), f"{path}: must hold a JSON object.")
-    do_lower_case = values.get("do_lower_case")
-    if isinstance(do_lower_case, bool):
-      _check_tokenizer_config(path, values)
-      return do_lower_case
-  pieces = [entry for entry in entries
-            if not (entry[0], entry[-1]) in (("[", "]"), ("<", ">"))]
-  capitals = [piece for piece in pieces if piece != piece.lower()]
-  if any(piece.startswith("##") for piece in capitals):
-    return False
-  require(not capitals, f"{vocab_file}: cannot tell whether it is a cased "
-          f"vocabulary (it holds {capitals[:1]}, but no ## piece with a "
-          "capital letter): give --do_lower_case or --nodo_lower_case.")
-  return True
-
-
-def _check_tokenizer_config(path: str, values: dict[str, Any]) -> None:
-  """Refuses settings of other projects that would change the ids."""
-  do_lower_case = values["do_lower_case"]
-  for key, allowed in (
-      ("strip_accents", (None, do_lower_case)),
-      ("tokenize_chinese_chars", (True,)), ("do_basic_tokenize", (True,))):
-    value = values.get(key, allowed[0])
-    require(value in allowed, f"{path}: {key} is {value!r}; this tokenizer is "
-            f"the original BERT's, for which it is {allowed[-1]!r}.")
-
-
 class BertTokenizer(tf.Module):
   """From text to the ids of WordPiece pieces, as the original has them.
 
   Works on lists, eager tensors, in `tf.data` and in a SavedModel. Text is
-  UTF-8; bytes that are not are dropped.
+  UTF-8; bytes that are not are dropped and hold nothing apart, as where the
+  original decodes with errors="ignore".
 
   Attributes:
     vocabulary: the entries, a tuple of str; `vocab_size` of them.
@@ -163,6 +80,9 @@ class BertTokenizer(tf.Module):
         list(entries), 1 << 30, "##", "[UNK]", True, False)
     with tf.device("CPU:0"):
       self._wordpiece_model = tf.constant(np.frombuffer(model, np.uint8))
+      self._piece_lengths = tf.constant(_piece_lengths(entries))
+      self._endings = tf.constant([
+        entry[2:] if _is_inside(entry) else " " + entry for entry in entries])
 
   @classmethod
   def from_file(
@@ -217,38 +137,148 @@ class BertTokenizer(tf.Module):
       return self._tokenize_with_special_tokens(texts)
     return self._tokenize(texts)
 
+  @tf.autograph.experimental.do_not_convert
+  def tokenize_with_offsets(
+      self,
+      texts: Sequence[str | bytes] | tf.Tensor,
+      *,
+      allow_special_tokens: bool = False,
+  ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    """The ids, and the part of its text that each piece comes from.
+
+    Piece k of text i comes from `texts[i][start[i, k]:end[i, k]]`, in bytes of
+    the text as it was given, before anything was dropped, lower-cased or
+    stripped. No range is empty or splits a character; a mark that is stripped
+    is in the range of the character before it. Ranges are in order. Two of
+    them overlap only where one character gave several pieces, which share it.
+    [UNK] has the whole of its word.
+
+    Args: as for `tokenize`.
+
+    Returns:
+      `ids`, `start` and `end`: RaggedTensors int32 [B, (pieces)].
+
+    Raises:
+      InputError: `texts` is not a vector of strings.
+
+    >>> tokenizer = BertTokenizer(
+    ...     [*SPECIAL_TOKENS, "cafe", "##s"], do_lower_case=True)
+    >>> ids, start, end = tokenizer.tokenize_with_offsets([" Cafés"])
+    >>> ids.to_list(), start.to_list(), end.to_list()
+    ([[5, 6]], [[1, 6]], [[6, 7]])
+    """
+    texts = _as_texts(texts, name="texts")
+    if allow_special_tokens:
+      return self._tokenize_with_offsets_and_special_tokens(texts)
+    return self._tokenize_with_offsets(texts)
+
+  @tf.autograph.experimental.do_not_convert
+  def detokenize(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
+    """The text of pieces: words with a space between, `##` pieces joined on.
+
+    What tokenizing dropped (case, accents, white space, which punctuation
+    stood free) is not known any more; special tokens are written out. With
+    `allow_special_tokens` the result is tokenized to the same ids (texts that
+    mix marks of several combining classes apart).
+
+    Args:
+      ids: integers [B, (pieces)], ragged or dense, from 0 to V - 1.
+
+    Returns:
+      string [B]
+
+    Raises:
+      InputError: `ids` is not of rank 2 or not of integers.
+
+    >>> tokenizer = BertTokenizer(
+    ...     [*SPECIAL_TOKENS, "cafe", "##s"], do_lower_case=True)
+    >>> tokenizer.detokenize(tokenizer.tokenize(["Cafés café", ""])).numpy()
+    array([b'cafes cafe', b''], dtype=object)
+    """
+    is_batch = isinstance(ids, (tf.RaggedTensor, tf.Tensor)) and (
+        ids.shape.rank == 2 and ids.dtype.is_integer)
+    require(is_batch, "ids: must be integers [B, (pieces)], a tensor or a "
+            f"RaggedTensor; received {ids!r}.")
+    if isinstance(ids, tf.RaggedTensor):
+      flat, row, rows = ids.flat_values, ids.value_rowids(), ids.nrows()
+    else:
+      shape = tf.shape(ids)
+      flat, rows = tf.reshape(ids, [-1]), shape[0]
+      row = tf.repeat(tf.range(rows), shape[1])
+    with tf.device("CPU:0"):
+      joined = tf.strings.unsorted_segment_join(
+          tf.gather(self._endings, flat), row, rows)
+      return tf.strings.regex_replace(joined, "^ ", "")
+
   # One function each, over strings of any number: a SavedModel stores it, and
   # the WordPiece model that it captures, once, whatever calls it.
   @tf.function(input_signature=[_TEXTS], autograph=False)
   def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-    return self._pieces(texts, allow_special_tokens=False)
+    return self._ids(texts, allow_special_tokens=False)
 
   @tf.function(input_signature=[_TEXTS], autograph=False)
   def _tokenize_with_special_tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
-    return self._pieces(texts, allow_special_tokens=True)
+    return self._ids(texts, allow_special_tokens=True)
 
-  def _pieces(
+  @tf.function(input_signature=[_TEXTS], autograph=False)
+  def _tokenize_with_offsets(
+      self, texts: tf.Tensor
+  ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    return self._ids_and_ranges(texts, allow_special_tokens=False)
+
+  @tf.function(input_signature=[_TEXTS], autograph=False)
+  def _tokenize_with_offsets_and_special_tokens(
+      self, texts: tf.Tensor
+  ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    return self._ids_and_ranges(texts, allow_special_tokens=True)
+
+  def _ids(
       self, texts: tf.Tensor, *, allow_special_tokens: bool
   ) -> tf.RaggedTensor:
     with tf.device("CPU:0"):
-      # The kernels below kill the process if they are given a scalar.
+      # A scalar would pass for a batch in C++, and be answered.
       texts = tf.ensure_shape(texts, [None])
       words = self._splitter.split(
           texts, special_tokens=SPECIAL_TOKENS if allow_special_tokens else ())
-      is_long = words.lengths() > MAX_WORD_LENGTH
-      words = tf.cond(
-          tf.reduce_any(is_long),
-          lambda: _shorten(words, is_long), lambda: words)
-      wordpiece = tensorflow_text.FastWordpieceTokenizer(
-          model_buffer=self._wordpiece_model, token_out_type=tf.int32)
-      pieces = wordpiece.tokenize(words.to_strings())  # [W, (pieces)]
-      ids = tf.cond(
-          tf.reduce_any(words.characters >= FIRST_SPECIAL),
-          lambda: self._put_special_ids(pieces, words),
-          lambda: pieces.flat_values)
+      ids, word_splits = self._pieces(words)
       return tf.RaggedTensor.from_row_splits(
-          ids, tf.gather(pieces.row_splits, words.text_starts),
-          validate=False)
+          ids, tf.gather(word_splits, words.text_starts), validate=False)
+
+  def _ids_and_ranges(
+      self, texts: tf.Tensor, *, allow_special_tokens: bool
+  ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    with tf.device("CPU:0"):
+      texts = tf.ensure_shape(texts, [None])
+      words, sources = self._splitter.split_with_sources(
+          texts, special_tokens=SPECIAL_TOKENS if allow_special_tokens else ())
+      ids, word_splits = self._pieces(words)
+      lengths = self._lengths(ids, word_splits, words)
+      # Pieces tile their words, and words the characters.
+      behind = tf.cumsum(lengths)  # [P]
+      start, end = sources.byte_ranges(
+          tf.gather(words.sources, behind - lengths),
+          tf.gather(words.sources, behind - 1))
+      text_splits = tf.gather(word_splits, words.text_starts)
+      ids, start, end = (
+        tf.RaggedTensor.from_row_splits(flat, text_splits, validate=False)
+        for flat in (ids, start, end))
+      return ids, start, end
+
+  def _pieces(self, words: Words) -> tuple[tf.Tensor, tf.Tensor]:
+    """Ids int32 [P], and the first piece of each word, then P: int64 [W + 1].
+    """
+    is_long = words.lengths() > MAX_WORD_LENGTH
+    words = tf.cond(
+        tf.reduce_any(is_long),
+        lambda: _shorten(words, is_long), lambda: words)
+    wordpiece = tensorflow_text.FastWordpieceTokenizer(
+        model_buffer=self._wordpiece_model, token_out_type=tf.int32)
+    pieces = wordpiece.tokenize(words.to_strings())  # [W, (pieces)]
+    ids = tf.cond(
+        tf.reduce_any(words.characters >= FIRST_SPECIAL),
+        lambda: self._put_special_ids(pieces, words),
+        lambda: pieces.flat_values)
+    return ids, pieces.row_splits
 
   def _put_special_ids(
       self, pieces: tf.RaggedTensor, words: Words) -> tf.Tensor:
@@ -265,6 +295,20 @@ class BertTokenizer(tf.Module):
     return tf.tensor_scatter_nd_update(
         pieces.flat_values, places[:, None], special_ids)
 
+  def _lengths(
+      self, ids: tf.Tensor, word_splits: tf.Tensor, words: Words
+  ) -> tf.Tensor:
+    """How many characters of its word each piece takes: int32 [P].
+
+    Zero in the table stands for special tokens, which take their whole word.
+    """
+    lengths = tf.cast(tf.gather(self._piece_lengths, ids), tf.int32)
+    whole = tf.where(tf.equal(lengths, 0))
+    word = tf.searchsorted(word_splits, whole[:, 0], side="right") - 1
+    return tf.tensor_scatter_nd_update(
+        lengths, whole,
+        tf.cast(tf.gather(words.lengths(), word), tf.int32))
+
   @tf.autograph.experimental.do_not_convert
   def __call__(
       self,
@@ -272,7 +316,9 @@ class BertTokenizer(tf.Module):
       text_pairs: Sequence[str | bytes] | tf.Tensor | None = None,
       *,
       max_seq_length: int | None = None,
+      truncation: str = "longest_first",
       pad_to_max_length: bool = False,
+      pad_to_multiple_of: int | None = None,
   ) -> dict[str, tf.Tensor]:
     """The input of the encoder: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
 
@@ -294,7 +340,8 @@ class BertTokenizer(tf.Module):
       ids_b = self.tokenize(text_pairs)
     return self.pack(
         self.tokenize(texts), ids_b, max_seq_length=max_seq_length,
-        pad_to_max_length=pad_to_max_length)
+        truncation=truncation, pad_to_max_length=pad_to_max_length,
+        pad_to_multiple_of=pad_to_multiple_of)
 
   @tf.autograph.experimental.do_not_convert
   def pack(
@@ -303,76 +350,111 @@ class BertTokenizer(tf.Module):
       ids_b: tf.RaggedTensor | None = None,
       *,
       max_seq_length: int | None = None,
+      truncation: str = "longest_first",
       pad_to_max_length: bool = False,
+      pad_to_multiple_of: int | None = None,
   ) -> dict[str, tf.Tensor]:
     """[CLS] a [SEP], or [CLS] a [SEP] b [SEP], truncated and padded.
-
-    What is too long loses pieces at its end, one by one from the longer of
-    the two, from b if they are equal.
 
     Args:
       ids_a: integers [B, (pieces)], as `tokenize` gives them.
       ids_b: the same for the second segment.
       max_seq_length: the greatest S, special tokens included. None: no limit.
+      truncation: what becomes of a pair that is too long. "longest_first", as
+        in the original's classification tasks: pieces go one by one from the
+        end of the longer of the two, of b if they are equal. "only_second",
+        as in its SQuAD: b is cut and a kept whole.
       pad_to_max_length: S is `max_seq_length`. Otherwise it is the length of
         the longest sequence of the batch.
+      pad_to_multiple_of: S is the next multiple of this instead.
 
     Returns:
       int32 [B, S] each: `input_ids`; `input_mask`, 1 = token, 0 = padding;
       `segment_ids`, 1 for b and its [SEP].
 
     Raises:
-      InputError: `max_seq_length` has no room for a piece.
+      InputError: `max_seq_length` has no room for a piece, an argument has
+        another type or value, or a and b are not equally many.
+      tf.errors.InvalidArgumentError: "only_second", and a alone is too long.
     """
-    specials = 2 if ids_b is None else 3
-    if max_seq_length is None:
-      require(not pad_to_max_length,
-              "pad_to_max_length: needs max_seq_length, which is None.")
-    else:
-      require(max_seq_length > specials, f"max_seq_length: received "
-              f"{max_seq_length}; {specials} special tokens and a piece need "
-              f"at least {specials + 1}.")
-    flat_a, starts_a, size_a = _flatten(ids_a, name="ids_a")
-    if ids_b is None:
-      flat_b, starts_b, size_b = flat_a, starts_a, tf.zeros_like(size_a)
-    else:
-      flat_b, starts_b, size_b = _flatten(ids_b, name="ids_b")
-    if max_seq_length is not None:
-      size_a, size_b = truncated_sizes(
-          size_a, size_b, room=max_seq_length - specials)
-    size = size_a + size_b + specials  # [B, 1]
-    length = max_seq_length if pad_to_max_length else tf.reduce_max(
-        tf.concat([size[:, 0], [specials]], axis=0))
-    place = tf.range(length)[None, :]  # [1, S]
-    start_b = size_a + 2
-    is_b = (place >= start_b) & (place < size) & (ids_b is not None)
-    input_ids = tf.where(
-        is_b, _take(flat_b, starts_b + place - start_b),
-        _take(flat_a, starts_a + place - 1))
-    is_separator = (place == size_a + 1) | (place == size - 1)
-    for is_token, token_id in (
-        (is_separator, self.sep_id), (place == 0, self.cls_id),
-        (place >= size, self.pad_id)):
-      input_ids = tf.where(is_token, token_id, input_ids)
-    return {
-      "input_ids": input_ids,
-      "input_mask": tf.cast(place < size, tf.int32),
-      "segment_ids": tf.cast(is_b, tf.int32),
-    }
+    return packing.pack(
+        ids_a, ids_b, special_ids=self._packing_ids,
+        max_seq_length=max_seq_length, truncation=truncation,
+        pad_to_max_length=pad_to_max_length,
+        pad_to_multiple_of=pad_to_multiple_of)
+
+  @tf.autograph.experimental.do_not_convert
+  def pack_windows(
+      self,
+      ids_a: tf.RaggedTensor,
+      ids_b: tf.RaggedTensor | None = None,
+      *,
+      max_seq_length: int = 384,
+      doc_stride: int = 128,
+      max_query_length: int = 64,
+      pad_to_max_length: bool = False,
+      pad_to_multiple_of: int | None = None,
+  ) -> packing.Windows:
+    """Windows over long rows, each packed with the question before it.
+
+    With `ids_b`, a window is [CLS] a [SEP] part-of-b [SEP]; without,
+    [CLS] part-of-a [SEP]. The windows of a row begin `doc_stride` pieces apart
+    (closer, if a window holds fewer), each as long as fits, and the last ends
+    with the row: the spans of the original's SQuAD code. A row without pieces
+    has one window.
+
+    Args:
+      ids_a, ids_b: integers [B, (pieces)], as `tokenize` gives them.
+      max_seq_length: the greatest S, special tokens included.
+      doc_stride: pieces from the start of a window to that of the next.
+      max_query_length: where there is a b, a is cut to so many pieces.
+      pad_to_max_length, pad_to_multiple_of: as in `pack`.
+
+    Returns:
+      A `packing.Windows`: the `inputs` of all windows, [W, S] each, and for
+      each window its `example` (row), the `start` and `size` of its part, and
+      the `position` of that part in the sequence. Piece k of the row is at
+      position + k - start.
+
+    Raises:
+      InputError: as in `pack`.
+
+    >>> tokenizer = BertTokenizer(
+    ...     [*SPECIAL_TOKENS, "q", "a", "b", "c", "d"], do_lower_case=True)
+    >>> windows = tokenizer.pack_windows(
+    ...     tokenizer.tokenize(["q"]), tokenizer.tokenize(["a b c d"]),
+    ...     max_seq_length=7, doc_stride=2, max_query_length=1)
+    >>> windows.inputs["input_ids"].numpy().tolist()
+    [[2, 5, 3, 6, 7, 8, 3], [2, 5, 3, 8, 9, 3, 0]]
+    >>> windows.start.numpy().tolist()
+    [0, 2]
+    """
+    return packing.pack_windows(
+        ids_a, ids_b, special_ids=self._packing_ids,
+        max_seq_length=max_seq_length, doc_stride=doc_stride,
+        max_query_length=max_query_length,
+        pad_to_max_length=pad_to_max_length,
+        pad_to_multiple_of=pad_to_multiple_of)
+
+  @property
+  def _packing_ids(self) -> packing.SpecialIds:
+    return packing.SpecialIds(self.pad_id, self.cls_id, self.sep_id)
 
 
-def truncated_sizes(
-    size_a: tf.Tensor, size_b: tf.Tensor, *, room: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-  """How much of each is left if the longer one gives way, b on a tie.
+def _is_inside(entry: str) -> bool:
+  """Whether an entry is a piece inside a word."""
+  return entry.startswith("##") and len(entry) > 2
 
-  The original takes one piece at a time; this is where that ends.
 
-  >>> [int(size) for size in truncated_sizes(7, 3, room=8)]
-  [5, 3]
+def _piece_lengths(entries: Sequence[str]) -> np.ndarray:
+  """Characters in each piece, uint8 [V]: 0 for special tokens.
+
+  An entry that is longer than words can be is never a piece.
   """
-  kept_a = tf.minimum(size_a, tf.maximum((room + 1) // 2, room - size_b))
-  return kept_a, tf.minimum(size_b, room - kept_a)
+  return np.array([
+    0 if entry in SPECIAL_TOKENS
+    else min(len(entry) - 2 * _is_inside(entry), 255)
+    for entry in entries], np.uint8)
 
 
 def _as_texts(texts: Any, *, name: str) -> tf.Tensor:
@@ -400,33 +482,18 @@ def _check_equal_sizes(texts: tf.Tensor, text_pairs: tf.Tensor) -> None:
           f"{message}; received {size} and {size_of_pairs}.")
 
 
-def _flatten(
-    ids: tf.RaggedTensor, *, name: str
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-  """All ids in one vector, and start and size of each row: int32 [B, 1]."""
-  require(isinstance(ids, tf.RaggedTensor), f"{name}: must be a RaggedTensor, "
-          f"as from tokenize; received {type(ids).__name__}.")
-  splits = tf.cast(ids.row_splits, tf.int32)
-  flat = tf.cast(ids.flat_values, tf.int32)
-  return flat, splits[:-1, None], (splits[1:] - splits[:-1])[:, None]
-
-
-def _take(flat: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-  """`flat` at these places; anything where they lie outside."""
-  flat = tf.concat([flat, [0]], axis=0)
-  return tf.gather(flat, tf.clip_by_value(places, 0, tf.size(flat) - 1))
-
-
 def _shorten(words: Words, is_long: tf.Tensor) -> Words:
-  """Puts [UNK], as one character, in place of each word that is too long."""
+  """Puts [UNK], as one character, in place of each word that is too long.
+
+  The result has no sources, which it does not need.
+  """
   unknown = FIRST_SPECIAL + SPECIAL_TOKENS.index("[UNK]")
   word = tf.repeat(tf.range(tf.size(is_long)), words.lengths())  # [C]
   is_long_here = tf.gather(is_long, word)
   is_first = tf.concat([[True], word[1:] != word[:-1]], axis=0)
-  kept = is_first | ~is_long_here
   lengths = tf.where(is_long, tf.ones_like(words.lengths()), words.lengths())
   return words._replace(
       characters=tf.boolean_mask(
-          tf.where(is_long_here, unknown, words.characters), kept),
-      word_starts=tf.concat([[0], tf.cumsum(lengths)], axis=0),
-      sources=tf.boolean_mask(words.sources, kept))
+          tf.where(is_long_here, unknown, words.characters),
+          is_first | ~is_long_here),
+      word_starts=tf.concat([[0], tf.cumsum(lengths)], axis=0))

@@ -3,14 +3,16 @@
 Words are counted as the tokenizer will see them. Starting from characters,
 the pair of neighbouring pieces that is most frequent in them becomes a piece,
 again and again, until the vocabulary is full (Sennrich et al. 2016,
-algorithm 1, with `##` before pieces inside a word).
+algorithm 1, with `##` before pieces inside a word). A vocabulary that exists
+is extended in the same way, from its own pieces.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import heapq
 import logging
 import os
+import re
 import time
 
 import tensorflow as tf
@@ -22,8 +24,11 @@ from bert_tf.config import write_json
 from bert_tf.data import corpus
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import MAX_WORD_LENGTH
-from bert_tf.tokenization import SPECIAL_TOKENS
-from bert_tf.tokenization import TOKENIZER_CONFIG
+from bert_tf.vocabulary_files import find_casing
+from bert_tf.vocabulary_files import MAX_PIECE_BYTES
+from bert_tf.vocabulary_files import read_vocabulary
+from bert_tf.vocabulary_files import SPECIAL_TOKENS
+from bert_tf.vocabulary_files import TOKENIZER_CONFIG
 from bert_tf.words import WordSplitter
 
 _LOGGER = logging.getLogger(__name__)
@@ -102,44 +107,128 @@ def learn_vocabulary(
     *,
     vocab_size: int,
     do_lower_case: bool,
+    num_unused: int = 0,
 ) -> list[str]:
   """A vocabulary of exactly `vocab_size` entries.
 
-  First [PAD], [UNK], [CLS], [SEP] and [MASK], then characters, then merged
-  pieces from the most frequent on. A character is taken as long as ten times
-  its count exceeds the count of the merges still to come; rarer ones will be
-  [UNK]. A pair that occurs once is not merged. The same counts give the same
-  entries in the same order.
+  First [PAD], [UNK], [CLS], [SEP] and [MASK], then the slots [unused0],
+  [unused1], ..., then characters, then merged pieces from the most frequent
+  on. A character is taken as long as ten times its count exceeds the count of
+  the merges still to come; rarer ones will be [UNK]. A pair that occurs once
+  is not merged. The same counts give the same entries in the same order.
 
   Args:
     texts_or_word_counts: texts, or the result of `count_words`.
-    vocab_size: the number of entries, special tokens included.
+    vocab_size: the number of entries, special tokens and slots included.
     do_lower_case: how `texts` are to be normalised.
+    num_unused: slots for entries that are added later.
 
   Raises:
     InputError: the texts are too few for so many entries.
   """
-  word_counts = texts_or_word_counts
-  if not isinstance(word_counts, Mapping):
-    word_counts = count_words(word_counts, do_lower_case=do_lower_case)
-  require(len(word_counts) > 0, "No word was found in the texts.")
-  require(vocab_size > len(SPECIAL_TOKENS), f"vocab_size: received "
-          f"{vocab_size}; the special tokens alone are {len(SPECIAL_TOKENS)}.")
-  room = vocab_size - len(SPECIAL_TOKENS)
-  learner = _Learner(word_counts)
+  reserved = [
+    *SPECIAL_TOKENS, *(f"[unused{number}]" for number in range(num_unused))]
+  require(vocab_size > len(reserved), f"vocab_size: received {vocab_size}; "
+          f"the special tokens alone are {len(SPECIAL_TOKENS)}, and "
+          f"num_unused is {num_unused}.")
+  word_counts = _word_counts(texts_or_word_counts, do_lower_case)
+  learnt = _learn(_Learner(word_counts), vocab_size - len(reserved))
+  _check_size(len(reserved) + len(learnt), vocab_size, word_counts)
+  return reserved + learnt
+
+
+def extend_vocabulary(
+    vocabulary: Sequence[str],
+    texts_or_word_counts: Iterable[str] | Mapping[str, int],
+    *,
+    vocab_size: int,
+    do_lower_case: bool,
+    num_unused: int = 0,
+) -> list[str]:
+  """A vocabulary with pieces that these texts need, of `vocab_size` entries.
+
+  Its own entries keep their ids, so that a model trained with it goes on. The
+  new ones take the slots [unused0], [unused1], ... first, so that as many of
+  them need no new row of the embedding table; the others are appended.
+  Words start as the pieces that they have now, and the most frequent pairs
+  are merged, as in `learn_vocabulary`; characters are new where they make
+  words [UNK]. Slots for which nothing is left to learn stay free.
+
+  Args:
+    vocabulary: the entries to extend.
+    texts_or_word_counts: texts, or the result of `count_words`.
+    vocab_size: the number of entries of the result.
+    do_lower_case: how `texts` are to be normalised.
+    num_unused: so many of the last slots stay free.
+
+  Raises:
+    InputError: there is no room for a new entry, there are fewer slots than
+      are to stay free, or the texts are too few for entries to append.
+  """
+  slots = [number for number, entry in enumerate(vocabulary)
+           if re.fullmatch(r"\[unused[0-9]+\]", entry)]
+  require(len(slots) >= num_unused, f"num_unused: received {num_unused}; the "
+          f"vocabulary to extend has {len(slots)} [unused] slots.")
+  slots = slots[:len(slots) - num_unused]
+  room = vocab_size - len(vocabulary) + len(slots)
+  require(vocab_size >= len(vocabulary) and room > 0, "vocab_size: received "
+          f"{vocab_size}; the vocabulary to extend has {len(vocabulary)} "
+          f"entries, {len(slots)} of them slots to fill.")
+  word_counts = _word_counts(texts_or_word_counts, do_lower_case)
+  learner = _Learner(
+      word_counts, known=vocabulary,
+      pieces_of=_split_words(
+          vocabulary, list(word_counts), do_lower_case=do_lower_case))
+  learnt = _learn(learner, room)
+  _check_size(
+      len(vocabulary) + max(len(learnt) - len(slots), 0), vocab_size,
+      word_counts)
+  extended = list(vocabulary)
+  for slot, entry in zip(slots, learnt):
+    extended[slot] = entry
+  return extended + learnt[len(slots):]
+
+
+def _word_counts(
+    texts_or_word_counts: Iterable[str] | Mapping[str, int],
+    do_lower_case: bool,
+) -> Mapping[str, int]:
+  counts = texts_or_word_counts
+  if not isinstance(counts, Mapping):
+    counts = count_words(counts, do_lower_case=do_lower_case)
+  require(len(counts) > 0, "No word was found in the texts.")
+  return counts
+
+
+def _split_words(
+    vocabulary: Sequence[str], words: list[str], *, do_lower_case: bool
+) -> dict[str, list[str]]:
+  """The pieces of each word that is not [UNK]."""
+  tokenizer = BertTokenizer(vocabulary, do_lower_case=do_lower_case)
+  ids = tokenizer.tokenize(words)
+  return {
+    word: [vocabulary[piece] for piece in row]
+    for word, row in zip(words, ids.to_list())
+    if tokenizer.unk_id not in row}
+
+
+def _check_size(
+    size: int, vocab_size: int, word_counts: Mapping[str, int]) -> None:
+  require(size == vocab_size, f"vocab_size: received {vocab_size}; these "
+          f"texts, of {len(word_counts):,} different words, give {size}: ask "
+          "for no more, or add texts.")
+
+
+def _learn(learner: "_Learner", room: int) -> list[str]:
+  """Up to `room` new entries: characters in order, then merged pieces."""
   progress = _Progress("learning", "entries", room)
-  while len(learner.entries) < room:
-    if not learner.step(room - len(learner.entries)):
-      size = len(learner.entries) + len(SPECIAL_TOKENS)
-      raise InputError(
-          f"vocab_size: received {vocab_size}; these texts, of "
-          f"{len(word_counts):,} different words, give {size}: ask for no "
-          "more, or add texts.")
+  while len(learner.entries) < room and learner.step(
+      room - len(learner.entries)):
     progress.report(len(learner.entries))
   characters = sorted(
       entry for entry in learner.entries if len(_body(entry)) == 1)
   merged = [entry for entry in learner.entries if len(_body(entry)) > 1]
-  return [*SPECIAL_TOKENS, *characters, *merged]
+  return [*characters, *merged]
 
 
 def _body(piece: str) -> str:
@@ -147,31 +236,53 @@ def _body(piece: str) -> str:
 
 
 class _Learner:
-  """Words as lists of piece numbers, and the pairs in them by count."""
+  """Words as lists of piece numbers, and the pairs in them by count.
 
-  def __init__(self, word_counts: Mapping[str, int]):
+  `known` are pieces that need not be learnt, and `pieces_of` those of the
+  words that consist of them; other words start as characters, which are
+  learnt in both forms, or in those that occur if there are known pieces.
+  """
+
+  def __init__(
+      self,
+      word_counts: Mapping[str, int],
+      *,
+      known: Iterable[str] = (),
+      pieces_of: Mapping[str, list[str]] | None = None,
+  ):
     self.entries = []  # in the order in which they were learnt
+    pieces_of = dict(pieces_of or {})
+    known = dict.fromkeys(known)
     characters = collections.Counter()
-    joined = set()  # characters that are part of longer words
+    seen = set()
     for word, count in word_counts.items():
-      joined.update(word if len(word) > 1 else ())
-      for character in word:
-        characters[character] += count
-    self._forms = {
-      character: [character, *["##" + character] * (character in joined)]
+      if word not in pieces_of:
+        pieces = [word[0], *("##" + character for character in word[1:])]
+        pieces_of[word] = pieces
+        seen.update(pieces)
+        if not known and len(word) > 1:
+          seen.update(word)
+          seen.add("##" + word[0])
+        for character in word:
+          characters[character] += count
+    forms = {
+      character: [
+        form for form in (character, "##" + character) if form in seen]
       for character in sorted(characters)}
-    self._pieces = [
-      form for forms in self._forms.values() for form in forms]
+    self._pieces = list(dict.fromkeys(
+        [*(form for both in forms.values() for form in both), *known]))
     self._number_of = {
       piece: number for number, piece in enumerate(self._pieces)}
+    self._forms = {
+      character: [form for form in both if form not in known]
+      for character, both in forms.items()}
 
     self._words, self._counts = [], []
     for word, count in word_counts.items():
-      if len(word) > 1:
+      if len(pieces_of[word]) > 1:
         self._counts.append(count)
         self._words.append([
-          self._number_of["##" * (place > 0) + character]
-          for place, character in enumerate(word)])
+          self._number_of[piece] for piece in pieces_of[word]])
     self._pair_counts = collections.Counter()
     self._words_with = collections.defaultdict(set)
     for index, word in enumerate(self._words):
@@ -180,7 +291,7 @@ class _Learner:
     # to grow; what has shrunk since is put back when it comes up.
     self._heap = [
       (-count * _WORTH_OF_A_CHARACTER, 0, character)
-      for character, count in characters.items()]
+      for character, count in characters.items() if self._forms[character]]
     self._heap += [
       (-count, 1, pair) for pair, count in self._pair_counts.items()
       if count > 1]
@@ -201,15 +312,22 @@ class _Learner:
         continue
       count = self._pair_counts.get(candidate, 0)
       if count == -worth:
-        self._merge(candidate)
-        return True
+        merged = self._merged(candidate)
+        if len(_body(merged).encode("utf-8")) <= MAX_PIECE_BYTES:
+          self._merge(candidate)
+          return True
+        continue
       if count > 1:  # a single occurrence is not worth an entry
         heapq.heappush(self._heap, (-count, 1, candidate))
     return False
 
+  def _merged(self, pair: tuple[int, int]) -> str:
+    first, second = pair
+    return self._pieces[first] + self._pieces[second][2:]
+
   def _merge(self, pair: tuple[int, int]) -> None:
     first, second = pair
-    piece = self._pieces[first] + self._pieces[second][2:]
+    piece = self._merged(pair)
     merged = self._number_of.get(piece)
     if merged is None:
       merged = self._number_of[piece] = len(self._pieces)
@@ -293,23 +411,51 @@ def _read_files(paths: list[str], *, on_bad_utf8: str) -> Iterator[str]:
       progress.report(counts["bytes_read"])
 
 
+def _read_initial(config: VocabularyConfig) -> list[str]:
+  """The vocabulary to extend; its casing must be the one asked for."""
+  path = config.init_vocab_file
+  entries = read_vocabulary(path)
+  try:
+    do_lower_case = find_casing(path, entries)
+  except InputError:  # cannot be told: the flag says it
+    do_lower_case = config.do_lower_case
+  require(do_lower_case == config.do_lower_case, f"{path}: this vocabulary is "
+          f"{'lower-cased' if do_lower_case else 'cased'}: give "
+          f"--{'' if do_lower_case else 'no'}do_lower_case.")
+  return entries
+
+
 def run(config: VocabularyConfig) -> None:
   """Learns a vocabulary from files and writes it: one program's work."""
   paths = corpus.expand_files(config.input_file)
+  initial = _read_initial(config) if config.init_vocab_file else None
   word_counts = count_words(
       _read_files(paths, on_bad_utf8=config.on_bad_utf8),
       do_lower_case=config.do_lower_case)
   _LOGGER.info(
       "%s words, %s different, in %d files", f"{word_counts.total():,}",
       f"{len(word_counts):,}", len(paths))
-  vocabulary = learn_vocabulary(
-      word_counts, vocab_size=config.vocab_size,
-      do_lower_case=config.do_lower_case)
+  options = {
+    "vocab_size": config.vocab_size, "do_lower_case": config.do_lower_case,
+    "num_unused": config.num_unused}
+  if initial is None:
+    vocabulary = learn_vocabulary(word_counts, **options)
+  else:
+    _report(config.init_vocab_file, initial, word_counts, config)
+    vocabulary = extend_vocabulary(initial, word_counts, **options)
   save_vocabulary(
       config.output_file, vocabulary, do_lower_case=config.do_lower_case)
-  fit = coverage(
-      vocabulary, word_counts, do_lower_case=config.do_lower_case)
+  _report(config.output_file, vocabulary, word_counts, config)
+
+
+def _report(
+    path: str,
+    vocabulary: list[str],
+    word_counts: Mapping[str, int],
+    config: VocabularyConfig,
+) -> None:
+  fit = coverage(vocabulary, word_counts, do_lower_case=config.do_lower_case)
   _LOGGER.info(
       "%s: %s entries; on these texts %.3f pieces a word, %.4f %% of the words "
-      "[UNK]", config.output_file, f"{len(vocabulary):,}",
-      fit["pieces_per_word"], 100 * fit["unknown_rate"])
+      "[UNK]", path, f"{len(vocabulary):,}", fit["pieces_per_word"],
+      100 * fit["unknown_rate"])

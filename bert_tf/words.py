@@ -34,6 +34,7 @@ REORDER = 1 << 26  # takes part in canonical ordering
 BREAK = 1 << 27  # dropped, but ends a run of canonical ordering
 CASED = 1 << 28
 CASE_IGNORABLE = 1 << 29
+ATTACHED = 1 << 30  # dropped, but in the range of the character before it
 IRREGULAR = DROP | EXPAND | SIGMA | REORDER
 
 # Characters from here on stand for special tokens. Unicode ends below.
@@ -42,6 +43,7 @@ FIRST_SPECIAL = 0x110000
 _PAGE = 256
 _HANGUL_FIRST, _HANGUL_COUNT = 0xAC00, 11172
 _FINAL_SIGMA = 0x3C2
+_ATTACHED_TAIL = DROP | ATTACHED
 
 # The blocks that the original calls CJK.
 _CJK = (
@@ -70,6 +72,26 @@ class Words(NamedTuple):
             self.characters, self.word_starts, validate=False), "UTF-8")
 
 
+class Sources(NamedTuple):
+  """Where the N decoded characters of a batch stand in its texts.
+
+  Character i begins at byte `starts[i]` of its text and ends where the next
+  one begins (a line feed, as the last of each text, sees to that). What is
+  attached to it ends with character `last_attached[i]`.
+  """
+
+  starts: tf.Tensor  # int64 [N]
+  last_attached: tf.Tensor  # int32 [N]: i, if nothing is attached
+
+  def byte_ranges(
+      self, first: tf.Tensor, last: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """First byte, and byte behind the last, of runs of characters: int32."""
+    end = tf.gather(self.last_attached, last) + 1
+    return (tf.cast(tf.gather(self.starts, first), tf.int32),
+            tf.cast(tf.gather(self.starts, end), tf.int32))
+
+
 def _mark(table: np.ndarray, ranges, flag: int) -> None:
   for first, last in ranges:
     table[first:last + 1] |= flag
@@ -95,7 +117,7 @@ def character_table(do_lower_case: bool) -> tuple[np.ndarray, np.ndarray]:
   _mark(flags, unicode_tables.WHITE_SPACE, SPACE)
   _mark(flags, unicode_tables.DROPPED, DROP)
   if do_lower_case:
-    _mark(flags, unicode_tables.STRIPPED, DROP)
+    _mark(flags, unicode_tables.STRIPPED, _ATTACHED_TAIL)
     _mark(flags, unicode_tables.BREAKING_MARKS, BREAK)
     _mark(flags, unicode_tables.CASED, CASED)
     _mark(flags, unicode_tables.CASE_IGNORABLE, CASE_IGNORABLE)
@@ -108,6 +130,11 @@ def character_table(do_lower_case: bool) -> tuple[np.ndarray, np.ndarray]:
       ((table | flags) - code_points).reshape(-1, _PAGE), axis=0,
       return_inverse=True)
   return (row_of_page.reshape(-1) * _PAGE).astype(np.int32), rows.reshape(-1)
+
+
+def _end_lines(texts: tf.Tensor) -> tf.Tensor:
+  """A line feed after each text keeps neighbours apart: nothing crosses it."""
+  return tf.strings.join([texts, "\n"])
 
 
 def _find(mask: tf.Tensor) -> tf.Tensor:
@@ -151,14 +178,46 @@ class WordSplitter(tf.Module):
       special_tokens: literals that stay whole, such as "[MASK]": each is a
         word of one character, `FIRST_SPECIAL` plus its place in this list.
     """
-    # The line feed keeps neighbours apart: nothing below crosses it.
     decoded = tf.strings.unicode_decode(
-        tf.strings.join([texts, "\n"]), "UTF-8", errors="replace")
-    code_points = decoded.flat_values  # [N]
-    entries = self._look_up(code_points)  # [N]
+        _end_lines(texts), "UTF-8", errors="replace")
+    entries = self._entries(decoded.flat_values, special_tokens)
+    return self._split(entries, decoded.row_splits)
+
+  def split_with_sources(
+      self,
+      texts: tf.Tensor,
+      *,
+      special_tokens: Sequence[str] = (),
+  ) -> tuple[Words, Sources]:
+    """The words, as from `split`, and where their characters come from.
+
+    A mark that is stripped is attached to the character before it, whatever
+    was dropped between them, unless that is white space. Canonical ordering
+    permutes characters, not their places: sources never decrease.
+    """
+    decoded, starts = tf.strings.unicode_decode_with_offsets(
+        _end_lines(texts), "UTF-8", errors="replace")
+    entries = self._entries(decoded.flat_values, special_tokens)
+    last_attached = tf.range(tf.size(entries))
+    if self.do_lower_case or special_tokens:
+      last_attached = tf.cond(
+          tf.reduce_any(_has(entries, ATTACHED)),
+          lambda: _attach(entries, last_attached), lambda: last_attached)
+    return (self._split(entries, decoded.row_splits),
+            Sources(starts.flat_values, last_attached))
+
+  def _entries(
+      self, code_points: tf.Tensor, special_tokens: Sequence[str]
+  ) -> tf.Tensor:
+    """What is known of each decoded character: int32 [N]."""
+    entries = self._look_up(code_points)
     for index, token in enumerate(special_tokens):
       entries = _keep_whole(
           entries, code_points, token, FIRST_SPECIAL + index)
+    return entries
+
+  def _split(self, entries: tf.Tensor, row_splits: tf.Tensor) -> Words:
+    """The words, given the N characters and the first of each text."""
     sources = tf.range(tf.size(entries))  # [N]
     entries, sources = tf.cond(
         tf.reduce_any(_has(entries, IRREGULAR)),
@@ -174,7 +233,7 @@ class WordSplitter(tf.Module):
     characters = tf.bitwise.bitwise_and(tf.gather(entries, kept), CODE_POINT)
     text_starts = tf.searchsorted(
         tf.gather(kept_sources, starts),
-        tf.cast(decoded.row_splits, tf.int32), out_type=tf.int64)
+        tf.cast(row_splits, tf.int32), out_type=tf.int64)
     count = tf.size(kept, out_type=tf.int64)
     word_starts = tf.concat([starts, [count]], axis=0)
     return Words(characters, word_starts, text_starts, kept_sources)
@@ -217,6 +276,17 @@ class WordSplitter(tf.Module):
         entries, _find(_has(entries, EXPAND)),
         self._look_up(tf.boolean_mask(parts, is_part)))
     return entries, sources
+
+
+def _attach(entries: tf.Tensor, last_attached: tf.Tensor) -> tf.Tensor:
+  """Puts the last of what is attached to each character in its place."""
+  is_base = ~_has(entries, DROP)
+  attached = tf.cast(_find(_has(entries, ATTACHED)), tf.int32)
+  index = tf.gather(tf.cumsum(tf.cast(is_base, tf.int32)), attached) - 1
+  # A mark before all others goes to a base behind it, where it is not greater
+  # than the place that is there already.
+  bases = tf.gather(_find(is_base), tf.maximum(index, 0))
+  return tf.tensor_scatter_nd_max(last_attached, bases[:, None], attached)
 
 
 def _decompose(code_points: tf.Tensor) -> tf.Tensor:
@@ -279,7 +349,7 @@ def _keep_whole(
   for offset, char in enumerate(token):
     is_match &= tf.equal(padded[offset:offset + size], ord(char))
   places = _find(is_match)[:, None] + tf.range(len(token), dtype=tf.int64)
-  updates = [character | ISOLATED] + [DROP] * (len(token) - 1)
+  updates = [character | ISOLATED] + [_ATTACHED_TAIL] * (len(token) - 1)
   return tf.tensor_scatter_nd_update(
       entries, places[:, :, None],
       tf.broadcast_to(updates, tf.shape(places)))

@@ -15,8 +15,8 @@ PACKAGE = REPOSITORY / "bert_tf"
 FLOORS = (
   ("config",),
   ("data.corpus", "data.sentence_pairs", "data.masking", "data.tables",
-   "metrics", "unicode_tables"),
-  ("words", "tokenization", "vocabulary", "data.records",
+   "metrics", "unicode_tables", "vocabulary_files"),
+  ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.input_pipeline", "layers", "modeling",
    "heads", "losses", "optimization", "distribution", "reporting"),
   ("training", "checkpoints"),

@@ -144,6 +144,88 @@ def test_texts_too_few_for_the_size_are_an_error_that_names_the_size():
     vocabulary.learn_vocabulary(["a"], vocab_size=5, do_lower_case=True)
 
 
+def test_slots_stand_behind_the_special_tokens():
+  counts = make_words(3000)
+  plain = vocabulary.learn_vocabulary(
+      counts, vocab_size=97, do_lower_case=True)
+  found = vocabulary.learn_vocabulary(
+      counts, vocab_size=100, do_lower_case=True, num_unused=3)
+  assert found == [
+    *SPECIAL_TOKENS, "[unused0]", "[unused1]", "[unused2]", *plain[5:]]
+  with pytest.raises(InputError, match="num_unused is 95"):
+    vocabulary.learn_vocabulary(
+        counts, vocab_size=100, do_lower_case=True, num_unused=95)
+
+
+# A vocabulary to extend, with two slots apart from each other.
+INITIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a",
+           "##b", "[unused1]", "##c", "ab"]
+
+
+def test_a_vocabulary_is_extended_as_worked_out_by_hand():
+  # Pieces at first: ab ##c, a ##c, ab ##c ##b; z has none. Worth: z 10 * 7,
+  # ab+##c 24, a+##c 5, ##c+##b 4; "abc" leaves abc+##b 4, a+##c 5.
+  counts = {"abc": 20, "ac": 5, "abcb": 4, "z": 7, "ab": 90}
+  extend = lambda size, **options: vocabulary.extend_vocabulary(
+      INITIAL, counts, vocab_size=size, do_lower_case=True, **options)
+  assert extend(11) == [
+    "[PAD]", "z", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "abc",
+    "##c", "ab"]
+  assert extend(13) == [*extend(11), "ac", "abcb"]
+  assert extend(12, num_unused=1) == [
+    "[PAD]", "z", *INITIAL[2:8], "[unused1]", "##c", "ab", "abc"]
+
+
+def test_pairs_that_spell_a_known_piece_take_no_entry():
+  # "abq" is unknown, so that it starts as a ##b ##q. The form "q" does not
+  # occur. All pairs stand five times; a+##b is first, and known.
+  found = vocabulary.extend_vocabulary(
+      INITIAL, {"abq": 5, "ab": 50}, vocab_size=11, do_lower_case=True)
+  assert found == ["[PAD]", "##q", *INITIAL[2:8], "abq", "##c", "ab"]
+
+
+def test_an_extended_vocabulary_splits_its_texts_less(shared):
+  path = shared / "data/vocabularies/bert-base-uncased-vocab.txt"
+  entries = path.read_text(encoding="utf-8").split("\n")[:-1]
+  counts = {"ketoacidosis": 40, "the": 900, "hyperkalemia": 30,
+            "ketogenesis": 8, "insulin": 60}
+  counts |= {word + "x": 3 for word in ("aldosterone", "bradykinin")}
+  extended = vocabulary.extend_vocabulary(
+      entries, counts, vocab_size=len(entries), num_unused=980,
+      do_lower_case=True)
+  assert len(extended) == len(set(extended)) == 30522
+  changed = [i for i, entry in enumerate(entries) if entry != extended[i]]
+  # 994 slots: those with the lowest numbers are filled.
+  assert 9 <= len(changed) < 14  # no more to learn: the others stay free
+  assert [entries[i] for i in changed] == [
+    f"[unused{number}]" for number in range(len(changed))]
+  fits = [
+    vocabulary.coverage(v, counts, do_lower_case=True)["pieces_per_word"]
+    for v in (entries, extended)]
+  assert fits[1] < fits[0]
+  assert "hyperkalemia" in extended and "ketoacidosis" in extended
+
+
+@pytest.mark.parametrize("size,options,message", (
+  (10, {}, "received 10; the vocabulary to extend has 11 entries"),
+  (11, {"num_unused": 2}, "has 11 entries, 0 of them slots to fill"),
+  (11, {"num_unused": 3}, "num_unused: received 3; .* has 2 .unused. slots"),
+  (20, {}, "received 20; .* give 14"),
+))
+def test_extensions_that_cannot_be_are_refused(size, options, message):
+  with pytest.raises(InputError, match=message):
+    vocabulary.extend_vocabulary(
+        INITIAL, {"abc": 4, "ac": 3, "z": 2, "cz": 1}, vocab_size=size,
+        do_lower_case=True, **options)
+
+
+def test_no_piece_is_too_long_for_the_tokenizer():
+  found = vocabulary.learn_vocabulary(
+      {"é" * 200: 500, "ab": 2}, vocab_size=5 + 6 + 8, do_lower_case=False)
+  assert max(len(entry.removeprefix("##")) for entry in found) == 128
+  assert BertTokenizer(found, do_lower_case=False).vocab_size == 19
+
+
 def test_coverage_is_that_worked_out_by_hand():
   entries = [*SPECIAL_TOKENS, "a", "b", "##b", "ab"]
   counts = {"ab": 6, "abb": 2, "c": 1, "a": 1}
@@ -188,6 +270,24 @@ def test_the_program_writes_a_vocabulary_that_the_tokenizer_reads(tmp_path):
   assert tokenizer.vocabulary[:5] == SPECIAL_TOKENS
   ids = tokenizer.tokenize(["Haus"]).to_list()[0]
   assert tokenizer.unk_id not in ids
+
+
+def test_the_program_extends_a_vocabulary(tmp_path):
+  (tmp_path / "vocab.txt").write_text(
+      "".join(entry + "\n" for entry in INITIAL), encoding="utf-8")
+  (tmp_path / "a.txt").write_text(
+      " ".join(make_words(2000).elements()), encoding="utf-8")
+  options = {
+    "input_file": (f"{tmp_path}/a.txt",), "vocab_size": 100, "num_unused": 1,
+    "output_file": str(tmp_path / "new" / "vocab.txt"),
+    "init_vocab_file": str(tmp_path / "vocab.txt")}
+  vocabulary.run(VocabularyConfig(**options))
+  tokenizer = BertTokenizer.from_file(options["output_file"])
+  assert tokenizer.do_lower_case and tokenizer.vocab_size == 100
+  assert [entry for entry in tokenizer.vocabulary if entry in INITIAL] == [
+    entry for entry in INITIAL if entry != "[unused0]"]
+  with pytest.raises(InputError, match="is lower-cased: give --do_lower_case"):
+    vocabulary.run(VocabularyConfig(**options, do_lower_case=False))
 
 
 def test_a_bad_line_of_the_texts_is_named_and_nothing_is_written(tmp_path):

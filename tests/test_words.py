@@ -1,7 +1,6 @@
 """The words of a text against hand-worked cases and plain Python."""
 
 import pathlib
-import random
 import subprocess
 import sys
 import unicodedata
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from bert_tf import unicode_tables
 from bert_tf import words
+import difficult_text
 import reference_tokenizer as reference
 
 needs_the_unicode_version = pytest.mark.skipif(
@@ -112,36 +112,12 @@ def test_bytes_that_are_not_utf8_are_dropped(split_words):
     reference.split_words(text, do_lower_case=True) for text in texts]
 
 
-@pytest.mark.slow
-@needs_the_unicode_version
-@pytest.mark.parametrize("form", ("{}", "aΣ{}b", "a{}Σ", "aΣ{}", "{}Σ"))
-def test_every_code_point_alone_and_beside_a_capital_sigma(split_words, form):
-  expect_reference_words(
-      split_words, [form.format(chr(code)) for code in reference.CODE_POINTS],
-      do_lower_case=True)
-
-
-# Where tokenizers go wrong, several of each so that they meet.
-DIFFICULT = (
-  "aAbB xyz", "ΣσςΑβΣΣΣ", "İIıiĳǅß", "'.-:·’,!", " \t\n\u00a0\u3000\u2028",
-  "\0\ufffd\x85\u200b\u200d\ufeff\u00ad", "中文\uf900\U0002f800々〇",
-  "\u0300\u0301\u0345\u0315\u0327\u0900\u093c\u094d\u0483\ufe0f",
-  "한글\u1100\u1161\u11a8\ud7a3", "ﬁﬀＡ²½①㎏",
-  "\u1715\u1734\u1b44\u302e\u302f\U00016ff0\U0001d15e\U0001d160\U0001d165"
-  "\U0001d16d\U0001d1bf\U0001d157", "éÅ\u2260\u037e\u1ffd", "😀👩‍👧🏽",
-  "\u0898\u0c3c\u1ac1\u1dfa\u2c2f\ua7c0\U00010570\U000105c9\U00011383",
-  "\ufffe\U0001ffff\ue000\U0010ffff\u0378",
-)
-
-
 @needs_the_unicode_version
 @pytest.mark.parametrize("do_lower_case", (True, False))
 def test_random_mixtures_of_difficult_characters(split_words, do_lower_case):
-  rng = random.Random(7)
-  texts = [
-    "".join(rng.choice(rng.choice(DIFFICULT)) for _ in range(rng.randrange(24)))
-    for _ in range(20000)]
-  expect_reference_words(split_words, texts, do_lower_case=do_lower_case)
+  expect_reference_words(
+      split_words, difficult_text.mixtures(20000, seed=7),
+      do_lower_case=do_lower_case)
 
 
 @needs_the_unicode_version

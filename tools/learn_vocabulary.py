@@ -3,6 +3,12 @@
   python tools/learn_vocabulary.py --input_file='corpus/*.txt.gz' \
       --output_file=vocab.txt --vocab_size=30522 --do_lower_case
 
+  python tools/learn_vocabulary.py --input_file=medicine.txt.gz \
+      --init_vocab_file=uncased/vocab.txt --output_file=medical/vocab.txt
+
+The second extends a vocabulary with the words of a domain: its [unused] slots
+are filled first, so that the model's embedding table keeps its size.
+
 The text is normalised and split into words as the tokenizer does it.
 `tokenizer_config.json`, which says whether to lower-case, is written beside
 the vocabulary.

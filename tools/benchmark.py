@@ -1,0 +1,50 @@
+"""Measures this library against others, on this machine.
+
+  python tools/benchmark.py tokenizer
+  python tools/benchmark.py vocabulary --help
+
+A benchmark prints a table for people and, as its last line, one of JSON. The
+programs that it compares with are installed into an environment of their own
+under --cache_dir, the first time.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks import harness
+from benchmarks import tokenizer
+from benchmarks import vocabulary
+
+# Each has `add_arguments(parser)` and `run(arguments) -> harness.Report`.
+BENCHMARKS = {
+  "tokenizer": tokenizer,
+  "vocabulary": vocabulary,
+}
+
+
+def main(command_line: list[str]) -> None:
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  commands = parser.add_subparsers(
+      dest="benchmark", required=True, metavar="|".join(BENCHMARKS))
+  for name, module in BENCHMARKS.items():
+    command = commands.add_parser(
+        name, description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    harness.add_arguments(command)
+    module.add_arguments(command)
+  arguments = parser.parse_args(command_line)
+  report = BENCHMARKS[arguments.benchmark].run(arguments)
+  machine = harness.machine()
+  print(harness.table(report, machine))
+  print(json.dumps({
+    "benchmark": arguments.benchmark, **report.figures, "machine": machine}))
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])

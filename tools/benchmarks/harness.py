@@ -1,0 +1,125 @@
+"""What the benchmarks share: environments of peers, processes, tables."""
+
+import argparse
+import dataclasses
+import glob
+import gzip
+import json
+import os
+import platform
+import subprocess
+import sys
+from typing import Any
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+SHARED = os.environ.get(
+    "BERT_TF_SHARED", os.path.join(os.path.dirname(REPOSITORY), "shared"))
+PEERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+  """What a benchmark found."""
+
+  title: str
+  rows: list[tuple[str, ...]]  # the first one names the columns
+  notes: list[str]  # what was compared, ratios and their bars
+  figures: dict[str, Any]  # the same for programs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+      "--cache_dir", default=os.path.expanduser("~/.cache/bert_tf"),
+      help="Where the environments of the others are kept.")
+  parser.add_argument(
+      "--corpus", default=os.path.join(
+          SHARED, "data", "corpora", "books_en.txt.gz"),
+      help="Text, a paragraph a line; a name in .gz is unpacked.")
+
+
+def read_paragraphs(path: str) -> list[str]:
+  """The lines of a text file that are not empty."""
+  opened = gzip.open if path.endswith(".gz") else open
+  try:
+    with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+      return [line for line in file.read().split("\n") if line.strip()]
+  except FileNotFoundError:
+    sys.exit(f"{path}: no such file; give --corpus=text.txt.")
+
+
+def peer_python(cache_dir: str, name: str, packages: list[list[str]]) -> str:
+  """The Python of an environment that holds `packages`, made if need be.
+
+  Args:
+    cache_dir: where environments are kept.
+    name: of this one.
+    packages: the arguments of each `pip install`, one after the other.
+  """
+  environment = os.path.join(cache_dir, name)
+  python = os.path.join(environment, "bin", "python")
+  done = os.path.join(environment, "installed.json")
+  if os.path.exists(done):
+    with open(done, encoding="utf-8") as file:
+      if json.load(file) == packages:
+        return python
+  print(f"Installing {name} into {environment}, once.", file=sys.stderr)
+  subprocess.run(
+      [sys.executable, "-m", "venv", "--clear", environment], check=True)
+  for arguments in packages:
+    subprocess.run(
+        [python, "-m", "pip", "--disable-pip-version-check", "--quiet",
+         "install", *arguments], check=True)
+  with open(done, "w", encoding="utf-8") as file:
+    json.dump(packages, file)
+  return python
+
+
+class Peer:
+  """A program in another environment that answers lines of JSON in turn."""
+
+  def __init__(self, python: str, script: str, **environment: str):
+    self._process = subprocess.Popen(
+        [python, os.path.join(PEERS, script)], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, **environment})
+
+  def ask(self, **request: Any) -> dict[str, Any]:
+    self._process.stdin.write(json.dumps(request) + "\n")
+    self._process.stdin.flush()
+    line = self._process.stdout.readline()
+    if not line:
+      sys.exit(f"A peer ended with status {self._process.wait()}.")
+    return json.loads(line)
+
+  def close(self) -> None:
+    self._process.stdin.close()
+    self._process.wait()
+
+
+def machine() -> dict[str, Any]:
+  """Processor, cores, load and versions."""
+  names = glob.glob("/proc/cpuinfo") and [
+    line.partition(":")[2].strip()
+    for line in open("/proc/cpuinfo", encoding="utf-8")
+    if line.startswith("model name")]
+  return {
+    "processor": names[0] if names else platform.processor(),
+    "cores": os.cpu_count(),
+    "load_1min": round(os.getloadavg()[0], 2),
+    "python": platform.python_version(),
+  }
+
+
+def table(report: Report, machine_: dict[str, Any]) -> str:
+  """The report in Markdown."""
+  widths = [max(map(len, column)) for column in zip(*report.rows)]
+  lines = [
+    "| " + " | ".join(
+        cell.ljust(width) for cell, width in zip(row, widths)) + " |"
+    for row in report.rows]
+  lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+  about = ", ".join(f"{key} {value}" for key, value in machine_.items())
+  return "\n".join([
+    f"{report.title} ({about})", "", *lines, "",
+    *(f"* {note}" for note in report.notes)])
