@@ -34,7 +34,7 @@ from bert_tf.config import write_text
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
 from bert_tf.tokenization import BertTokenizer
-from bert_tf.tokenization import TOKENIZER_CONFIG
+from bert_tf.vocabulary_files import TOKENIZER_CONFIG
 
 CONFIG_FILE = "bert_config.json"
 VOCAB_FILE = "vocab.txt"

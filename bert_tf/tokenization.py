@@ -25,7 +25,6 @@ from bert_tf.vocabulary_files import check_vocabulary
 from bert_tf.vocabulary_files import find_casing
 from bert_tf.vocabulary_files import read_vocabulary
 from bert_tf.vocabulary_files import SPECIAL_TOKENS
-from bert_tf.vocabulary_files import TOKENIZER_CONFIG  # read from here too
 from bert_tf.words import FIRST_SPECIAL
 from bert_tf.words import Words
 from bert_tf.words import WordSplitter

@@ -124,7 +124,9 @@ def test_a_run_that_was_cut_goes_on_with_the_same_command(data, tmp_path):
   class Cut(Exception):
     pass
 
-  def write(self, split, step, metrics, original=finetuning.MetricsWriter.write):
+  original = finetuning.MetricsWriter.write
+
+  def write(self, split, step, metrics):
     original(self, split, step, metrics)
     if step == 16:
       raise Cut

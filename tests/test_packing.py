@@ -1,6 +1,5 @@
 """Packing: sizes and sequences worked out by hand, windows by plain Python."""
 
-import doctest
 
 import hypothesis
 from hypothesis import strategies

@@ -111,7 +111,8 @@ def _measure(arguments: argparse.Namespace, texts: list[str]) -> dict:
       answer = run()
       if number:
         rates[name].append(answer["pieces"] / answer["seconds"])
-      pieces = answer["pieces"] if name == "ours" else pieces
+      if name == "ours":
+        pieces = answer["pieces"]
   for peer in peers.values():
     peer.close()
   return {"rates": rates, "pieces": pieces, "tokenizers": version,
