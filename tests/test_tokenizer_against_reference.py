@@ -36,7 +36,14 @@ def of_single_characters(split, *, do_lower_case):
   return BertTokenizer(list(entries), do_lower_case=do_lower_case)
 
 
-def expect_ids_of_words(tokenizer, texts, split):
+def single_characters_of_word(word, ids):
+  if len(word) > 200:
+    return [ids["[UNK]"]]
+  return [
+    ids["##" + char if place else char] for place, char in enumerate(word)]
+
+
+def expect_ids_of_words(tokenizer, texts, split, *, pieces_of_word):
   """The ids of `texts` are those of their words, which are known."""
   ids = {entry: number for number, entry in enumerate(tokenizer.vocabulary)}
   known = {}  # words come again and again
@@ -46,7 +53,7 @@ def expect_ids_of_words(tokenizer, texts, split):
     for row in split[start:start + 65536]:
       for word in row:
         if word not in known:
-          known[word] = reference.pieces_of_word(word, ids)
+          known[word] = pieces_of_word(word, ids)
       rows.append([piece for word in row for piece in known[word]])
     found = tokenizer.tokenize(texts[start:start + 65536])
     splits = np.cumsum([0, *map(len, rows)])
@@ -62,13 +69,17 @@ def expect_ids_of_words(tokenizer, texts, split):
 
 
 def expect_reference_ids(tokenizers, texts, *, do_lower_case):
+  """Under these tokenizers, and under a vocabulary of single characters."""
   split = [
     reference.split_words(text, do_lower_case=do_lower_case)
     for text in texts]
-  for tokenizer in (
-      of_single_characters(split, do_lower_case=do_lower_case), *tokenizers):
+  expect_ids_of_words(
+      of_single_characters(split, do_lower_case=do_lower_case), texts, split,
+      pieces_of_word=single_characters_of_word)
+  for tokenizer in tokenizers:
     assert tokenizer.do_lower_case == do_lower_case
-    expect_ids_of_words(tokenizer, texts, split)
+    expect_ids_of_words(
+        tokenizer, texts, split, pieces_of_word=reference.pieces_of_word)
 
 
 @pytest.mark.parametrize("do_lower_case", (True, False))
@@ -109,9 +120,9 @@ def test_a_hundred_thousand_random_texts(shared, do_lower_case):
   """Scripts, marks, controls, emoji, jamo, 200 and 201 characters, mixed."""
   texts = [*difficult_text.texts(70_000, seed=1),
            *difficult_text.mixtures(30_000, seed=2)]
-  sizes = {len(word) for text in texts for word in reference.split_words(
-      text, do_lower_case=do_lower_case)}
-  assert {199, 200, 201} <= sizes
+  sizes = {len(word) for text in texts[:10_000] for word in (
+    reference.split_words(text, do_lower_case=do_lower_case))}
+  assert {200, 201} <= sizes
   tokenizers = [released(shared, name) for name in RELEASED[do_lower_case]]
   expect_reference_ids(tokenizers, texts, do_lower_case=do_lower_case)
   # And their ranges, under one of them.
