@@ -188,12 +188,10 @@ def _truncate(
   if how == "longest_first":
     size_a, size_b = truncated_sizes(a.size, b.size, room=room)
     return a._replace(size=size_a), b._replace(size=size_b)
-  fits = tf.debugging.assert_less_equal(
-      a.size, room, message=(
-        f"truncation: only_second keeps ids_a whole, and there is room for "
-        f"{room} pieces; cut it before: ids_a[:, :n]"))
-  with tf.control_dependencies([] if fits is None else [fits]):
-    return a, b._replace(size=tf.minimum(b.size, room - a.size))
+  tf.debugging.assert_less_equal(a.size, room, message=(
+    f"truncation: only_second keeps ids_a whole, and there is room for {room} "
+    "pieces; cut it before: ids_a[:, :n]"))
+  return a, b._replace(size=tf.minimum(b.size, room - a.size))
 
 
 def _check_length(max_seq_length: int, *, least: int, needs: str) -> None:

@@ -303,7 +303,7 @@ class BertTokenizer(tf.Module):
     """
     lengths = tf.cast(tf.gather(self._piece_lengths, ids), tf.int32)
     whole = tf.where(tf.equal(lengths, 0))
-    word = tf.searchsorted(word_splits, whole[:, 0], side="right") - 1
+    word = tf.searchsorted(word_splits, whole[:, 0])
     return tf.tensor_scatter_nd_update(
         lengths, whole,
         tf.cast(tf.gather(words.lengths(), word), tf.int32))

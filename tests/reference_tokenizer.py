@@ -80,9 +80,14 @@ def split_at_punctuation(token: str) -> list[str]:
   return [word for word in [*words, current] if word]
 
 
-def pieces_of_word(word: str, ids: dict[str, int]) -> list[int]:
-  """Greedy longest match first; one [UNK] if any part has no match."""
-  unknown = [ids["[UNK]"]]
+def sized_pieces_of_word(
+    word: str, ids: dict[str, int]
+) -> list[tuple[int, int]]:
+  """(id, characters of the word): greedy, the longest match first.
+
+  One [UNK] if any part has no match.
+  """
+  unknown = [(ids["[UNK]"], len(word))]
   if len(word) > 200:
     return unknown
   pieces, start = [], 0
@@ -90,12 +95,16 @@ def pieces_of_word(word: str, ids: dict[str, int]) -> list[int]:
     for end in range(len(word), start, -1):
       piece = ("##" if start else "") + word[start:end]
       if piece in ids:
-        pieces.append(ids[piece])
+        pieces.append((ids[piece], end - start))
         start = end
         break
     else:
       return unknown
   return pieces
+
+
+def pieces_of_word(word: str, ids: dict[str, int]) -> list[int]:
+  return [piece for piece, _ in sized_pieces_of_word(word, ids)]
 
 
 def tokenize(
@@ -222,7 +231,6 @@ def tokenize_with_ranges(
   text = decoded(text)
   starts = byte_starts(text)
   ends = ends_with_marks(text, do_lower_case=do_lower_case)
-  spelt = {number: entry for entry, number in ids.items()}
   found = []
   for first, behind, token in split_at_specials(text, special_tokens):
     if token is not None:
@@ -230,12 +238,9 @@ def tokenize_with_ranges(
       continue
     characters = list(zip(text, range(len(text))))[first:behind]
     for word in words_of(characters, do_lower_case=do_lower_case):
-      pieces = pieces_of_word("".join(char for char, _ in word), ids)
       place = 0
-      for number, piece in enumerate(pieces):
-        size = len(spelt[piece]) - 2 * (number > 0)
-        if piece == ids["[UNK]"]:
-          size = len(word)
+      for piece, size in sized_pieces_of_word(
+          "".join(char for char, _ in word), ids):
         found.append((
           piece, starts[word[place][1]], ends[word[place + size - 1][1]]))
         place += size

@@ -127,7 +127,8 @@ def test_ranges_are_the_same_in_eager_mode_data_sets_and_graphs(
       np.testing.assert_array_equal(rows.row_splits, expected["splits"])
 
 
-@pytest.mark.parametrize("signature", ("tokenize", "offsets", "text"))
+@pytest.mark.parametrize("signature", (
+  "tokenize", "offsets", "text", "stored", "stored_offsets"))
 def test_a_scalar_is_an_error_in_cpp_and_the_next_batch_is_answered(
     in_cpp, signature):
   with pytest.raises(LoaderError, match="[Ss]hape"):

@@ -9,7 +9,11 @@ TEXT_PAIR = tf.TensorSpec([None], tf.string, name="text_pair")
 
 
 def save(tokenizer: BertTokenizer, path: str) -> None:
-  """Signatures `tokenize`, `offsets`, `offsets_special`, `text`, `windows`."""
+  """Signatures `tokenize`, `offsets`, `offsets_special`, `text`, `windows`.
+
+  And `stored`, `stored_offsets`: the functions that every SavedModel of a
+  tokenizer holds.
+  """
   module = tf.Module()
   module.tokenizer = tokenizer
 
@@ -25,6 +29,14 @@ def save(tokenizer: BertTokenizer, path: str) -> None:
             "start": start.flat_values, "end": end.flat_values}
 
   @tf.function(input_signature=[TEXT])
+  def stored(text):
+    return {"ids": tokenizer._tokenize(text).flat_values}
+
+  @tf.function(input_signature=[TEXT])
+  def stored_offsets(text):
+    return {"ids": tokenizer._tokenize_with_offsets(text)[0].flat_values}
+
+  @tf.function(input_signature=[TEXT])
   def text(text):
     return {"text": tokenizer.detokenize(tokenizer.tokenize(text))}
 
@@ -38,7 +50,8 @@ def save(tokenizer: BertTokenizer, path: str) -> None:
             "size": found.size, "position": found.position}
 
   signatures = {
-    "tokenize": tokenize, "text": text, "windows": windows,
+    "tokenize": tokenize, "text": text, "windows": windows, "stored": stored,
+    "stored_offsets": stored_offsets,
     "offsets": tf.function(
         lambda text: offsets(text, False), input_signature=[TEXT]),
     "offsets_special": tf.function(
