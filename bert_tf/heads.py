@@ -3,7 +3,7 @@
 Devlin et al. 2019, sections 3.1 (masked LM, next sentence) and 4.
 
 Shapes: B batch, S sequence length, H hidden size, V vocabulary,
-P masked positions, C classes.
+P masked positions, C classes, K most examples in a packed row.
 """
 
 import keras
@@ -12,19 +12,12 @@ from keras import ops
 from bert_tf.config import BertConfig
 from bert_tf.layers import ACTIVATIONS
 from bert_tf.layers import Dropout
+from bert_tf.layers import gather_positions
 from bert_tf.layers import layer_norm
 from bert_tf.layers import register
 from bert_tf.layers import truncated_normal
 from bert_tf.modeling import BertEncoder
 from bert_tf.modeling import BertModel
-
-
-def gather_positions(sequence, positions):
-  """Rows of `sequence` [B, S, H] at `positions` [B, P]: [B, P, H]."""
-  batch, length, hidden = ops.shape(sequence)
-  first = ops.arange(batch, dtype=positions.dtype)[:, None] * length
-  rows = ops.reshape(sequence, (batch * length, hidden))
-  return ops.take(rows, first + positions, axis=0)
 
 
 class MaskedLMHead(keras.layers.Layer):
@@ -57,7 +50,10 @@ class MaskedLMHead(keras.layers.Layer):
 
 
 class LinearHead(keras.layers.Layer):
-  """Logits [B, C] of pooled output [B, H]; weights [C, H], as the original."""
+  """Logits [..., C] of pooled output [..., H].
+
+  The weights are [C, H], as the original's.
+  """
 
   def __init__(
       self, num_classes: int, *, hidden_size: int, initializer_range: float,
@@ -87,7 +83,8 @@ class BertForPreTraining(BertModel):
 
   Called on the encoder's inputs and `masked_lm_positions` int [B, P].
   Returns a dict of float32: `mlm_logits` [B, P, V] (before the softmax) and
-  `nsp_logits` [B, 2] (0: B follows A, 1: B is random).
+  `nsp_logits` [B, 2] (0: B follows A, 1: B is random), [B, K, 2] of packed
+  rows with `cls_positions` [B, K].
   """
 
   def __init__(self, config: BertConfig, **kwargs):
@@ -118,7 +115,8 @@ class BertForPreTraining(BertModel):
 class BertClassifier(BertModel):
   """The encoder with a linear classifier over the pooled output.
 
-  Called on the encoder's inputs; returns `{"logits": float32 [B, C]}`.
+  Called on the encoder's inputs; returns `{"logits": float32 [B, C]}`, or
+  [B, K, C] of packed rows with `cls_positions` [B, K].
   """
 
   def __init__(self, config: BertConfig, *, num_classes: int, **kwargs):

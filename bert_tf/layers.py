@@ -7,7 +7,7 @@ Shapes:
   B  batch            N  attention heads
   S  sequence length  D  size of a head, H / N
   H  hidden size      F  feed-forward size
-  V  vocabulary
+  V  vocabulary       P  positions to gather
 
 Each variable's path is its name in the original's checkpoints, such as
 `bert/encoder/layer_0/attention/self/query/kernel`: the name scopes opened in
@@ -48,6 +48,30 @@ def truncated_normal(stddev: float) -> keras.initializers.Initializer:
 def layer_norm(dtype=None) -> keras.layers.LayerNormalization:
   return keras.layers.LayerNormalization(
       epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
+
+
+def attention_bias(input_mask, example_ids=None):
+  """What attention adds to the scores: 0 = seen, MASK_BIAS = hidden.
+
+  Float32 [B, 1, 1, S] of an `input_mask` [B, S] (1 = attend), on the side of
+  the keys. With the `example_ids` [B, S] of packed rows [B, 1, S, S]: a piece
+  sees its own example alone. A query of padding sees no key, or padding if
+  the mask is all ones: finite either way, and nothing reads it.
+  """
+  seen = ops.cast(input_mask, "float32")[:, None, None, :]  # [B, 1, 1, S]
+  if example_ids is not None:
+    same = ops.equal(
+        example_ids[:, None, :, None], example_ids[:, None, None, :])
+    seen = seen * ops.cast(same, "float32")  # [B, 1, S, S]
+  return (1.0 - seen) * MASK_BIAS
+
+
+def gather_positions(sequence, positions):
+  """Rows of `sequence` [B, S, H] at `positions` [B, P]: [B, P, H]."""
+  batch, length, hidden = ops.shape(sequence)
+  first = ops.arange(batch, dtype=positions.dtype)[:, None] * length
+  rows = ops.reshape(sequence, (batch * length, hidden))
+  return ops.take(rows, first + positions, axis=0)
 
 
 def random_bits(shape, seed):
@@ -96,7 +120,10 @@ class Dropout(keras.layers.Layer):
 
 
 class BertEmbeddings(keras.layers.Layer):
-  """Sum of word, segment and position embeddings, normalised; [B, S, H]."""
+  """Sum of word, segment and position embeddings, normalised; [B, S, H].
+
+  Positions count from 0 to S - 1 unless `position_ids` [B, S] are given.
+  """
 
   def __init__(
       self, *, vocab_size: int, hidden_size: int, type_vocab_size: int,
@@ -126,7 +153,9 @@ class BertEmbeddings(keras.layers.Layer):
     self.norm.build((None, None, self.hidden_size))
     self.built = True
 
-  def call(self, input_ids, segment_ids, dropout_seed=None):
+  def call(
+      self, input_ids, segment_ids, position_ids=None, dropout_seed=None
+  ):
     sequence_length = input_ids.shape[1]
     if (sequence_length or 0) > self.max_position_embeddings:
       raise ValueError(
@@ -136,7 +165,10 @@ class BertEmbeddings(keras.layers.Layer):
       sequence_length = ops.shape(input_ids)[1]
     x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, S, H]
     x = x + ops.take(self.token_type_embeddings, segment_ids, axis=0)
-    x = x + self.position_embeddings[:sequence_length]
+    if position_ids is None:
+      x = x + self.position_embeddings[:sequence_length]
+    else:
+      x = x + ops.take(self.position_embeddings, position_ids, axis=0)
     x = ops.cast(x, self.compute_dtype)
     return self.dropout(self.norm(x), seed=dropout_seed)
 

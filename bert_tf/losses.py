@@ -7,7 +7,8 @@ the batch, and `loss(sums, totals)`, which divides by the totals of the
 GLOBAL batch (Devlin et al. 2019, appendix A.2: the training loss is the sum
 of the mean masked-LM and the mean next-sentence likelihood).
 
-Shapes: B batch, P masked positions, V vocabulary, C classes.
+Shapes: B batch, P masked positions, V vocabulary, C classes, K most examples
+in a packed row.
 """
 
 from collections.abc import Callable
@@ -44,42 +45,60 @@ def _is_correct(logits, labels):
   return ops.cast(ops.equal(predicted, labels), "float32")
 
 
+def _next_sentence_weights(batch):
+  """1 = an example, 0 = padding of a packed row; [B] or [B, K]."""
+  if "next_sentence_weights" in batch:
+    return batch["next_sentence_weights"]
+  return ops.ones_like(batch["next_sentence_labels"], dtype="float32")
+
+
 def _pretraining_totals(batch):
-  labels = batch["next_sentence_labels"]  # [B]
-  return {
-    "mlm_total": ops.sum(batch["masked_lm_weights"]),
-    "nsp_total": ops.sum(ops.ones_like(labels, dtype="float32")),
-  }
+  """Of next-sentence labels only where there are any.
+
+  Records made without them leave the masked-LM loss alone.
+  """
+  totals = {"mlm_total": ops.sum(batch["masked_lm_weights"])}
+  if "next_sentence_labels" in batch:
+    totals["nsp_total"] = ops.sum(_next_sentence_weights(batch))
+  return totals
 
 
 def _pretraining_sums(outputs, batch):
   ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]  # [B, P]
-  labels = batch["next_sentence_labels"]  # [B]
-  mlm_logits, nsp_logits = outputs["mlm_logits"], outputs["nsp_logits"]
-  return {
+  logits = outputs["mlm_logits"]  # [B, P, V]
+  sums = {
     **_pretraining_totals(batch),
-    "mlm_loss": ops.sum(weights * negative_log_likelihood(mlm_logits, ids)),
-    "mlm_correct": ops.sum(weights * _is_correct(mlm_logits, ids)),
-    "nsp_loss": ops.sum(negative_log_likelihood(nsp_logits, labels)),
-    "nsp_correct": ops.sum(_is_correct(nsp_logits, labels)),
+    "mlm_loss": ops.sum(weights * negative_log_likelihood(logits, ids)),
+    "mlm_correct": ops.sum(weights * _is_correct(logits, ids)),
   }
+  if "next_sentence_labels" in batch:
+    labels = batch["next_sentence_labels"]  # [B] or [B, K]
+    weights = _next_sentence_weights(batch)
+    logits = outputs["nsp_logits"]  # [B, 2] or [B, K, 2]
+    sums |= {
+      "nsp_loss": ops.sum(weights * negative_log_likelihood(logits, labels)),
+      "nsp_correct": ops.sum(weights * _is_correct(logits, labels)),
+    }
+  return sums
 
 
 def _pretraining_loss(sums, totals):
-  mlm_loss = sums["mlm_loss"] / (totals["mlm_total"] + MLM_EPSILON)
-  return mlm_loss + sums["nsp_loss"] / totals["nsp_total"]
+  loss = sums["mlm_loss"] / (totals["mlm_total"] + MLM_EPSILON)
+  if "nsp_total" in totals:
+    loss = loss + sums["nsp_loss"] / totals["nsp_total"]
+  return loss
 
 
 def _pretraining_metrics(sums):
-  mlm_loss = sums["mlm_loss"] / (sums["mlm_total"] + MLM_EPSILON)
-  nsp_loss = sums["nsp_loss"] / sums["nsp_total"]
-  return {
-    "loss": mlm_loss + nsp_loss,
-    "mlm_loss": mlm_loss,
-    "mlm_accuracy": sums["mlm_correct"] / (sums["mlm_total"] + MLM_EPSILON),
-    "nsp_loss": nsp_loss,
-    "nsp_accuracy": sums["nsp_correct"] / sums["nsp_total"],
+  mlm_total = sums["mlm_total"] + MLM_EPSILON
+  metrics = {
+    "mlm_loss": sums["mlm_loss"] / mlm_total,
+    "mlm_accuracy": sums["mlm_correct"] / mlm_total,
   }
+  if "nsp_total" in sums:
+    metrics["nsp_loss"] = sums["nsp_loss"] / sums["nsp_total"]
+    metrics["nsp_accuracy"] = sums["nsp_correct"] / sums["nsp_total"]
+  return {"loss": _pretraining_loss(sums, sums), **metrics}
 
 
 PRETRAINING = Objective(

@@ -1,6 +1,7 @@
 """The BERT encoder, after Devlin et al. 2019, section 3.
 
-Needs Keras alone. Shapes: B batch, S sequence length, H hidden size.
+Needs Keras alone. Shapes: B batch, S sequence length, H hidden size, K most
+examples in a packed row.
 """
 
 import keras
@@ -9,7 +10,8 @@ from keras import ops
 from bert_tf.config import BertConfig
 from bert_tf.layers import BertEmbeddings
 from bert_tf.layers import BertLayer
-from bert_tf.layers import MASK_BIAS
+from bert_tf.layers import attention_bias
+from bert_tf.layers import gather_positions
 from bert_tf.layers import register
 from bert_tf.layers import truncated_normal
 
@@ -55,9 +57,20 @@ class BertEncoder(BertModel):
   token, 0 = padding; default: all ones); `segment_ids` (default: zeros).
   S is at most `config.max_position_embeddings`.
 
+  A row may hold several examples, which then give what they give apart.
+  Each of these inputs works without the others:
+    `example_ids` [B, S]: 1, 2, ... the example of a piece, 0 = padding. A
+      piece sees its own example alone, with or without an `input_mask`.
+      Default: one example a row.
+    `position_ids` [B, S]: from 0 in each example, below
+      `config.max_position_embeddings`. Default: 0 to S - 1.
+    `cls_positions` [B, K]: where each example begins. Default: at 0, and no
+      axis K.
+
   Returns a dict: `sequence_output` [B, S, H], `pooled_output` [B, H] (tanh
-  over the first position) and, with `output_hidden_states=True`,
-  `hidden_states`, a list of [B, S, H]: embeddings first, then every layer.
+  over the first position), or [B, K, H] at `cls_positions`, and, with
+  `output_hidden_states=True`, `hidden_states`, a list of [B, S, H]:
+  embeddings first, then every layer.
 
   >>> encoder = BertEncoder(BertConfig.from_size("tiny", vocab_size=30522))
   >>> encoder.count_params()
@@ -121,14 +134,19 @@ class BertEncoder(BertModel):
     if segment_ids is None:
       segment_ids = ops.zeros_like(input_ids)
 
-    bias = (1.0 - ops.cast(input_mask, "float32")) * MASK_BIAS
-    bias = bias[:, None, None, :]  # [B, 1, 1, S]: on the key side
-    x = self.embeddings(input_ids, segment_ids, dropout_seed=seed)
+    bias = attention_bias(input_mask, inputs.get("example_ids"))
+    x = self.embeddings(
+        input_ids, segment_ids, position_ids=inputs.get("position_ids"),
+        dropout_seed=seed)
     hidden_states = [x]
     for layer in self.encoder_layers:
       x = layer(x, bias, dropout_seed=seed)  # [B, S, H]
       hidden_states.append(x)
-    outputs = {"sequence_output": x, "pooled_output": self.pooler(x[:, 0])}
+    cls_positions = inputs.get("cls_positions")
+    first = x[:, 0]  # [B, H]
+    if cls_positions is not None:
+      first = gather_positions(x, cls_positions)  # [B, K, H]
+    outputs = {"sequence_output": x, "pooled_output": self.pooler(first)}
     if output_hidden_states:
       outputs["hidden_states"] = hidden_states
     return outputs

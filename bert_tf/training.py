@@ -57,15 +57,19 @@ def make_train_step(
       sums = objective.sums(outputs, batch)
       loss = objective.loss(sums, totals)
     gradients = tape.gradient(loss, [v.value for v in variables])
+    # A batch without next-sentence labels leaves out the pooler and its
+    # head. As in the original they stay as they are, undecayed.
+    reached = [v for v, g in zip(variables, gradients) if g is not None]
     # Lookups in the tables give sparse gradients; all else here is dense.
-    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    gradients = [
+      tf.convert_to_tensor(g) for g in gradients if g is not None]
     gradients = distribution.sum_over_replicas(gradients)
     gradients, norm = tf.clip_by_global_norm(gradients, CLIP_NORM)
     # The summed gradients are the same everywhere, and so is the decision.
     is_finite = tf.math.is_finite(norm)
 
     def update():
-      optimizer.apply(gradients, variables)
+      optimizer.apply(gradients, reached)
       return optimizer.iterations.value
 
     def skip():

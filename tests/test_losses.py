@@ -53,16 +53,16 @@ def test_the_loss_divides_by_the_totals_that_it_is_given():
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
-  outputs, batch = pretraining_batch()
-  whole = as_floats(losses.PRETRAINING.sums(outputs, batch))
-  parts = [
-    as_floats(losses.PRETRAINING.sums(
-        {name: value[i:i + 1] for name, value in outputs.items()},
-        {name: value[i:i + 1] for name, value in batch.items()}))
-    for i in range(2)]
-  for name, value in whole.items():
-    np.testing.assert_allclose(
-        parts[0][name] + parts[1][name], value, rtol=1e-6)
+  for outputs, batch in (pretraining_batch(), packed_batch()):
+    whole = as_floats(losses.PRETRAINING.sums(outputs, batch))
+    parts = [
+      as_floats(losses.PRETRAINING.sums(
+          {name: value[i:i + 1] for name, value in outputs.items()},
+          {name: value[i:i + 1] for name, value in batch.items()}))
+      for i in range(2)]
+    for name, value in whole.items():
+      np.testing.assert_allclose(
+          parts[0][name] + parts[1][name], value, rtol=1e-6)
 
 
 def test_a_batch_without_predictions_has_a_loss():
@@ -71,6 +71,52 @@ def test_a_batch_without_predictions_has_a_loss():
   metrics = losses.PRETRAINING.metrics(
       as_floats(losses.PRETRAINING.sums(outputs, batch)))
   assert metrics["mlm_loss"] == 0 and metrics["mlm_accuracy"] == 0
+
+
+def packed_batch():
+  """Two rows of up to three examples, of which three in all."""
+  outputs, batch = pretraining_batch()
+  # Softmax of (0, ln 3) is (1/4, 3/4); what has no weight would count.
+  outputs["nsp_logits"] = np.array([
+    [[0, math.log(3)], [0, 0], [-9, 9]],
+    [[math.log(3), 0], [9, -9], [-9, 9]]], np.float32)  # [B, K, 2]
+  batch["next_sentence_labels"] = np.array(
+      [[1, 0, 0], [1, 0, 0]], np.int32)
+  batch["next_sentence_weights"] = np.array(
+      [[1, 1, 0], [1, 0, 0]], np.float32)
+  return outputs, batch
+
+
+def test_the_examples_of_packed_rows_count_by_their_weights():
+  outputs, batch = packed_batch()
+  sums = as_floats(losses.PRETRAINING.sums(outputs, batch))
+  # 3/4, a tie that argmax gives to 0, and 1/4.
+  nsp_loss = math.log(4 / 3) + math.log(2) + math.log(4)
+  np.testing.assert_allclose(
+      [sums["nsp_total"], sums["nsp_correct"], sums["nsp_loss"]],
+      [3, 2, nsp_loss], rtol=1e-6)
+  assert float(losses.PRETRAINING.totals(batch)["nsp_total"]) == 3
+  mlm_loss = (2 * math.log(4 / 3) + math.log(4)) / 3.00001
+  metrics = losses.PRETRAINING.metrics(sums)
+  np.testing.assert_allclose(
+      [metrics["nsp_loss"], metrics["nsp_accuracy"], metrics["loss"]],
+      [nsp_loss / 3, 2 / 3, mlm_loss + nsp_loss / 3], rtol=1e-6)
+
+
+def test_without_next_sentence_labels_the_masked_lm_is_all():
+  for outputs, batch in (pretraining_batch(), packed_batch()):
+    del batch["next_sentence_labels"]
+    totals = losses.PRETRAINING.totals(batch)
+    assert set(totals) == {"mlm_total"}
+    sums = losses.PRETRAINING.sums(outputs, batch)
+    mlm_loss = (2 * math.log(4 / 3) + math.log(4)) / 3.00001
+    np.testing.assert_allclose(
+        losses.PRETRAINING.loss(sums, totals), mlm_loss, rtol=1e-6)
+    metrics = losses.PRETRAINING.metrics(as_floats(sums))
+    assert set(metrics) == {"loss", "mlm_loss", "mlm_accuracy"}
+    np.testing.assert_allclose(
+        [metrics["loss"], metrics["mlm_loss"], metrics["mlm_accuracy"]],
+        [mlm_loss, mlm_loss, 2 / 3.00001], rtol=1e-6)
 
 
 def test_classification_by_hand():

@@ -95,6 +95,62 @@ def test_one_batch_can_be_learnt_by_heart(tmp_path):
   assert metrics["mlm_accuracy"] > 0.99 and metrics["nsp_accuracy"] == 1
 
 
+def make_packed_batch():
+  """The examples of `make_batch`, two in a row of 16."""
+  apart = make_batch()
+  batch = {
+    name: tf.reshape(apart[name], (2, -1)) for name in apart}
+  starts = tf.constant([[0, 0, 8, 8]], tf.int32)
+  return {
+    **batch,
+    "masked_lm_positions": batch["masked_lm_positions"] + starts,
+    "example_ids": tf.constant([[1] * 8 + [2] * 8] * 2, tf.int32),
+    "position_ids": tf.constant([[*range(8)] * 2] * 2, tf.int32),
+    "cls_positions": tf.constant([[0, 8, 0]] * 2, tf.int32),
+    "next_sentence_labels": tf.pad(
+        batch["next_sentence_labels"], [[0, 0], [0, 1]]),
+    "next_sentence_weights": tf.constant([[1.0, 1.0, 0.0]] * 2),
+  }
+
+
+def test_a_step_on_packed_rows_is_the_step_on_their_examples(tmp_path):
+  packed, apart = (
+    Run(tmp_path / name, config=NO_DROPOUT, batch=batch)
+    for name, batch in (("packed", make_packed_batch()),
+                        ("apart", make_batch())))
+  one, two = (
+    run.step(run.batch, tf.constant(0, tf.int64)) for run in (packed, apart))
+  assert set(one) == set(two)
+  for name in one:
+    np.testing.assert_allclose(one[name], two[name], rtol=1e-5, err_msg=name)
+  values = apart.values()
+  for name, value in packed.values().items():
+    if name.endswith(("_m", "_v")):  # Adam's weights hide a factor.
+      np.testing.assert_allclose(
+          value, values[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("make", [make_batch, make_packed_batch])
+def test_without_next_sentence_labels_its_weights_stay(make, tmp_path):
+  batch = make()
+  del batch["next_sentence_labels"]
+  run = Run(tmp_path, batch=batch)
+  before = run.values()
+  run.train([batch] * 5, 5)
+  stayed = {
+    v.path for v in run.model.trainable_variables
+    if np.array_equal(v.numpy(), before[v.path])}
+  assert stayed == {
+    "bert/pooler/dense/kernel", "bert/pooler/dense/bias",
+    "cls/seq_relationship/output_weights", "cls/seq_relationship/output_bias"}
+  (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert "nsp" not in line
+  assert json.loads(line)["loss"] == json.loads(line)["mlm_loss"] > 0
+  evaluate = training.make_evaluator(
+      run.model, losses.PRETRAINING, batch_spec=spec_of(batch))
+  assert set(evaluate([batch])) == {"loss", "mlm_loss", "mlm_accuracy"}
+
+
 def test_a_step_is_clip_then_adam(tmp_path):
   run = Run(tmp_path, config=NO_DROPOUT)
   variables = run.model.trainable_variables

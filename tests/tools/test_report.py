@@ -42,3 +42,11 @@ def test_each_figure_stands_beside_what_it_is_compared_to():
   # One screen.
   assert len(text.split("\n")) < 40
   assert max(map(len, text.split("\n"))) <= 80
+
+
+def test_a_run_without_next_sentence_tells_nothing_of_it():
+  known = {name: value for name, value in FIGURES["pretraining"].items()
+           if not name.startswith("nsp")}
+  text = report.format_report(
+      {**FIGURES, "pretraining": known}, ANSWERS, "demo")
+  assert "masked-LM accuracy" in text and "next sentence" not in text

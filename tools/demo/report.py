@@ -98,12 +98,16 @@ def _learnt(figures: dict) -> list[str]:
     figures["pretraining"], figures["balanced_accuracy"])
   mlm, majority = (
     pretraining["mlm_accuracy"], pretraining["mlm_majority_accuracy"])
+  next_sentence = []
+  if "nsp_accuracy" in pretraining:
+    next_sentence.append(
+        f"  next sentence        {pretraining['nsp_accuracy']:6.1%}  "
+        f"majority: {pretraining['nsp_majority_accuracy']:.1%}")
   return [
     f"Pretraining: {pretraining['global_step']:,} steps; on held-out modules",
     f"  masked-LM accuracy   {mlm:6.1%}  most frequent piece: {majority:.1%} "
     f"({mlm / majority:.1f} times that)",
-    f"  next sentence        {pretraining['nsp_accuracy']:6.1%}  majority: "
-    f"{pretraining['nsp_majority_accuracy']:.1%}",
+    *next_sentence,
     "",
     "Fine-tuning: which package is this docstring from? Balanced accuracy",
     f"  pretrained start     {_spread(balanced['pretrained'])}",
