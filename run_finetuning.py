@@ -10,7 +10,7 @@ tools/export_saved_model.py.
 """
 
 from bert_tf import command_line
-from bert_tf.config import FinetuningConfig
+from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import require
 
 

@@ -12,7 +12,7 @@ command is given again.
 """
 
 from bert_tf import command_line
-from bert_tf.config import PretrainingConfig
+from bert_tf.arguments import PretrainingConfig
 
 
 def main(config: PretrainingConfig) -> None:

@@ -25,8 +25,8 @@ import keras
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf.arguments import ExportConfig
 from bert_tf.config import BertConfig
-from bert_tf.config import ExportConfig
 from bert_tf.config import require
 from bert_tf.finetuning import Task
 from bert_tf.heads import BertForPreTraining

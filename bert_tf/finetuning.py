@@ -17,8 +17,8 @@ import tensorflow as tf
 from bert_tf import checkpoints
 from bert_tf import distribution
 from bert_tf import training
+from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
-from bert_tf.config import FinetuningConfig
 from bert_tf.config import require
 from bert_tf.config import write_text
 from bert_tf.losses import Objective

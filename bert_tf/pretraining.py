@@ -4,6 +4,7 @@ Devlin et al. 2019, section 3.1 and appendix A.2.
 """
 
 import dataclasses
+import functools
 import math
 import os
 from typing import Any
@@ -17,12 +18,14 @@ from bert_tf import checkpoints
 from bert_tf import distribution
 from bert_tf import losses
 from bert_tf import training
+from bert_tf.arguments import PretrainingConfig
 from bert_tf.config import BertConfig
-from bert_tf.config import PretrainingConfig
 from bert_tf.config import require
+from bert_tf.data import dynamic_masking
 from bert_tf.data import input_pipeline
+from bert_tf.data import masking
 from bert_tf.data import records
-from bert_tf.data.corpus import expand_files
+from bert_tf.data.text_files import expand_files
 from bert_tf.heads import BertForPreTraining
 from bert_tf.optimization import AdamWeightDecay
 from bert_tf.optimization import WarmupLinearDecay
@@ -43,6 +46,8 @@ class _Inputs:
   source: checkpoints.ModelSource | None
   train_files: list[str]
   eval_files: list[str]
+  layout: records.Layout
+  mask: input_pipeline.Mask | None
 
 
 def _check_inputs(config: PretrainingConfig) -> _Inputs:
@@ -67,40 +72,79 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
       config_file=config.bert_config_file)
   train_files = expand_files(config.input_file)
   eval_files = expand_files(config.eval_input_file or config.input_file)
-  for path in sorted({*train_files, *eval_files}):
-    records.check_records(
-        path, max_seq_length=config.max_seq_length,
-        max_predictions_per_seq=config.max_predictions_per_seq,
-        vocab_size=bert_config.vocab_size)
+  layout = _check_records(
+      sorted({*train_files, *eval_files}), config,
+      vocab_size=bert_config.vocab_size)
   return _Inputs(
       bert_config=bert_config, tokenizer=tokenizer, source=source,
-      train_files=train_files, eval_files=eval_files)
+      train_files=train_files, eval_files=eval_files, layout=layout,
+      mask=None if layout.max_predictions_per_seq else _make_mask(
+          config, tokenizer))
+
+
+def _check_records(
+    paths: list[str], config: PretrainingConfig, *, vocab_size: int
+) -> records.Layout:
+  """What the records hold: all the same, and of the lengths asked for."""
+  layout = records.read_layout(paths[0])._replace(
+      max_seq_length=config.max_seq_length)
+  if layout.max_predictions_per_seq:
+    layout = layout._replace(
+        max_predictions_per_seq=config.max_predictions_per_seq)
+  for path in paths:
+    records.check_records(path, layout, vocab_size=vocab_size)
+  if not layout.next_sentence:
+    logging.info("The records hold no next-sentence labels: the loss is that "
+                 "of the masked LM alone.")
+  if not layout.max_predictions_per_seq:
+    logging.info("The records hold no masks: each batch gets new ones.")
+  return layout
+
+
+def _make_mask(
+    config: PretrainingConfig, tokenizer: BertTokenizer
+) -> input_pipeline.Mask:
+  """Masks batches of records that hold no masks, each anew."""
+  return functools.partial(
+      dynamic_masking.mask_batch,
+      special_ids=(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id),
+      mask_id=tokenizer.mask_id, vocab_size=tokenizer.vocab_size,
+      masked_lm_prob=config.masked_lm_prob,
+      max_predictions_per_seq=config.max_predictions_per_seq,
+      mask_share=config.mask_share, same_share=config.same_share,
+      is_continuation=masking.continuation_table(tokenizer.vocabulary)
+      if config.do_whole_word_mask else None)
 
 
 def _majority_shares(batches: tf.data.Dataset) -> dict[str, float]:
-  """The accuracies of always giving the most frequent answer."""
+  """The accuracies of always giving the most frequent answer.
+
+  Without next-sentence labels in the records that of the masked LM alone.
+  """
   pieces, labels = [], []
   for batch in batches:
     is_used = batch["masked_lm_weights"].numpy() > 0
     pieces.append(batch["masked_lm_ids"].numpy()[is_used])
-    labels.append(batch["next_sentence_labels"].numpy())
+    if "next_sentence_labels" in batch:
+      values = batch["next_sentence_labels"].numpy()  # [B] or [B, K]
+      weights = batch.get("next_sentence_weights", tf.ones_like(values))
+      labels.append(values[weights.numpy() > 0])
 
   def share(values):
     counts = np.bincount(np.concatenate(values))
     return float(counts.max() / max(counts.sum(), 1))
 
-  return {
-    "mlm_majority_accuracy": share(pieces),
-    "nsp_majority_accuracy": share(labels),
-  }
+  shares = {"mlm_majority_accuracy": share(pieces)}
+  if labels:
+    shares["nsp_majority_accuracy"] = share(labels)
+  return shares
 
 
-def _make_evaluation(config: PretrainingConfig, model, files: list[str]):
+def _make_evaluation(config: PretrainingConfig, model, inputs: _Inputs):
   """A function that evaluates the model as it is: {metric: value}."""
   batches = input_pipeline.evaluation_batches(
-      files, batch_size=config.eval_batch_size,
-      max_seq_length=config.max_seq_length,
-      max_predictions_per_seq=config.max_predictions_per_seq)
+      inputs.eval_files, layout=inputs.layout, mask=inputs.mask,
+      batch_size=config.eval_batch_size, seed=config.random_seed)
   batches = batches.take(config.max_eval_steps)
   evaluate = training.make_evaluator(
       model, losses.PRETRAINING, batch_spec=batches.element_spec)
@@ -131,10 +175,9 @@ def _train(
 ) -> dict[str, float] | None:
   batches = strategy.experimental_distribute_dataset(
       input_pipeline.training_batches(
-          inputs.train_files, batch_size=config.train_batch_size,
-          max_seq_length=config.max_seq_length,
-          max_predictions_per_seq=config.max_predictions_per_seq,
-          seed=config.random_seed, first_step=state.step))
+          inputs.train_files, layout=inputs.layout, mask=inputs.mask,
+          batch_size=config.train_batch_size, seed=config.random_seed,
+          first_step=state.step))
   step_function = training.make_train_step(
       state.model, state.optimizer, losses.PRETRAINING, strategy=strategy,
       seed=config.random_seed, batch_spec=batches.element_spec)
@@ -183,7 +226,7 @@ def run(config: PretrainingConfig) -> dict[str, float]:
       inputs.bert_config.vocab_size, math.log(inputs.bert_config.vocab_size))
   evaluation, results = None, None
   if config.do_eval:
-    evaluation = _make_evaluation(config, model, inputs.eval_files)
+    evaluation = _make_evaluation(config, model, inputs)
   if config.do_train:
     results = _train(
         config, inputs, state, schedule=schedule, strategy=strategy,

@@ -13,15 +13,15 @@ import heapq
 import logging
 import os
 import re
-import time
 
 import tensorflow as tf
 
+from bert_tf.arguments import VocabularyConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
-from bert_tf.config import VocabularyConfig
 from bert_tf.config import write_json
 from bert_tf.data import corpus
+from bert_tf.progress import Progress
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import MAX_WORD_LENGTH
 from bert_tf.vocabulary_files import find_casing
@@ -34,30 +34,11 @@ from bert_tf.words import WordSplitter
 _LOGGER = logging.getLogger(__name__)
 
 _CHARACTERS_PER_BATCH = 1_000_000
-_SECONDS_BETWEEN_REPORTS = 5.0
+_LINES_AT_ONCE = 1000
 
 # Without a character its words are lost, without a merge they are a piece
 # longer: a character is worth so many times its count.
 _WORTH_OF_A_CHARACTER = 10
-
-
-class _Progress:
-  """Logs rate, share done and time left every few seconds."""
-
-  def __init__(self, what: str, unit: str, total: int):
-    self._what, self._unit, self._total = what, unit, max(total, 1)
-    self._start = self._last = time.monotonic()
-
-  def report(self, done: int) -> None:
-    now = time.monotonic()
-    if now - self._last < _SECONDS_BETWEEN_REPORTS or not done:
-      return
-    self._last = now
-    rate = done / (now - self._start)
-    _LOGGER.info(
-        "%s: %.0f %% (%s of %s %s), %s %s/s, %.0f s left", self._what,
-        100 * done / self._total, f"{done:,}", f"{self._total:,}", self._unit,
-        f"{rate:,.0f}", self._unit, (self._total - done) / rate)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -221,10 +202,11 @@ def _check_size(
 
 def _learn(learner: "_Learner", room: int) -> list[str]:
   """Up to `room` new entries: characters in order, then merged pieces."""
-  progress = _Progress("learning", "entries", room)
+  progress = Progress("Learning", unit="entries")
   while len(learner.entries) < room and learner.step(
       room - len(learner.entries)):
-    progress.report(len(learner.entries))
+    progress.update(
+        len(learner.entries), share=len(learner.entries) / room)
   characters = sorted(
       entry for entry in learner.entries if len(_body(entry)) == 1)
   merged = [entry for entry in learner.entries if len(_body(entry)) > 1]
@@ -400,15 +382,13 @@ def save_vocabulary(
   os.replace(temporary, path)
 
 
-def _read_files(paths: list[str], *, on_bad_utf8: str) -> Iterator[str]:
+def _read_lines(source: corpus.Corpus) -> Iterator[str]:
   counts = collections.Counter()
-  progress = _Progress(
-      "counting words", "bytes", sum(map(os.path.getsize, paths)))
-  for path in paths:
-    for line in corpus.read_lines(
-        path, on_bad_utf8=on_bad_utf8, counts=counts):
-      yield line
-      progress.report(counts["bytes_read"])
+  progress = Progress("Counting words", unit=source.unit)
+  for document in source.documents(counts, max_lines=_LINES_AT_ONCE):
+    yield from document.lines
+    progress.update(
+        counts[f"{source.unit}_read"], share=source.share_done(counts))
 
 
 def _read_initial(config: VocabularyConfig) -> list[str]:
@@ -426,15 +406,15 @@ def _read_initial(config: VocabularyConfig) -> list[str]:
 
 
 def run(config: VocabularyConfig) -> None:
-  """Learns a vocabulary from files and writes it: one program's work."""
-  paths = corpus.expand_files(config.input_file)
+  """Learns a vocabulary from text and writes it: one program's work."""
+  source = corpus.open_corpus(config)
   initial = _read_initial(config) if config.init_vocab_file else None
   word_counts = count_words(
-      _read_files(paths, on_bad_utf8=config.on_bad_utf8),
-      do_lower_case=config.do_lower_case)
+      _read_lines(source), do_lower_case=config.do_lower_case)
   _LOGGER.info(
-      "%s words, %s different, in %d files", f"{word_counts.total():,}",
-      f"{len(word_counts):,}", len(paths))
+      "%s words, %s different, in %s%s", f"{word_counts.total():,}",
+      f"{len(word_counts):,}", ", ".join(source.names[:3]),
+      ", ..." if len(source.names) > 3 else "")
   options = {
     "vocab_size": config.vocab_size, "do_lower_case": config.do_lower_case,
     "num_unused": config.num_unused}

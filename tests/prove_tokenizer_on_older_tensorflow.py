@@ -16,7 +16,6 @@ import argparse
 from collections.abc import Callable, Iterator
 import glob
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -131,7 +130,7 @@ def main() -> None:
   parser.add_argument(
       "--version", default="2.12.1", help="Of TensorFlow, and of its Text.")
   parser.add_argument(
-      "--python", default=shutil.which("python3.10") or "python3.11",
+      "--python", default="python3.11",
       help="A Python that this version was made for.")
   parser.add_argument(
       "--cache_dir", default=os.path.expanduser("~/.cache/bert_tf"),

@@ -8,8 +8,8 @@ import pytest
 
 PROGRAM = '''
 """Makes records."""
-from bert_tf import command_line, config
-command_line.run(config.PretrainingDataConfig, print, __doc__)
+from bert_tf import arguments, command_line
+command_line.run(arguments.PretrainingDataConfig, print, __doc__)
 '''
 REQUIRED = ["--input_file=a.txt,b.txt", "--output_file=c", "--vocab_file=v"]
 

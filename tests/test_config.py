@@ -6,10 +6,12 @@ import re
 from conftest import REPOSITORY
 import pytest
 
+from bert_tf.arguments import CorpusConfig
+from bert_tf.arguments import PretrainingConfig
+from bert_tf.arguments import PretrainingDataConfig
+from bert_tf.arguments import VocabularyConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import PretrainingConfig
-from bert_tf.config import PretrainingDataConfig
 from bert_tf.config import SIZES
 
 RELEASED_VOCABULARIES = {
@@ -115,6 +117,34 @@ DATA = {"input_file": ("a",), "output_file": ("b",), "vocab_file": "c"}
 def test_wrong_data_arguments_are_refused(changes, message):
   with pytest.raises(InputError, match=message):
     PretrainingDataConfig(**DATA, **changes)
+
+
+TEXT = "--input_file and --tfds_name: received "
+
+
+@pytest.mark.parametrize("config_class, required", [
+  (CorpusConfig, {}),
+  (VocabularyConfig, {"output_file": "b"}),
+  (PretrainingDataConfig, {"output_file": ("b",), "vocab_file": "c"}),
+])
+@pytest.mark.parametrize("values, message", [
+  ({}, TEXT + "neither; give one of them"),
+  ({"input_file": ("a",), "tfds_name": "wikipedia"}, TEXT + "both; give one"),
+  ({"input_file": ("a", "-")}, "received a,-; standard input .-. must stand"),
+  ({"input_file": ("a",), "input_format": "xml"},
+   "received 'xml'; must be one of auto, text, jsonl, wikiextractor"),
+  ({"input_file": ("a",), "on_bad_utf8": "drop"}, "must be one of error, rep"),
+  ({"tfds_name": "wikipedia", "input_format": "text"},
+   "--input_format: received 'text' with --tfds_name"),
+  ({"input_file": ("a",), "tfds_data_dir": "b"},
+   "--tfds_data_dir: received without --tfds_name"),
+])
+def test_text_comes_from_one_place(config_class, required, values, message):
+  with pytest.raises(InputError, match=message):
+    config_class(**required, **values)
+  for right in ({"input_file": ("-",)}, {"input_file": ("a", "b")},
+                {"tfds_name": "wikipedia", "tfds_data_dir": "b"}):
+    assert config_class(**required, **right).text_field == "text"
 
 
 @pytest.mark.parametrize("changes, message", [

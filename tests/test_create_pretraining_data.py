@@ -46,7 +46,7 @@ def test_the_command_line_of_the_original_gives_its_records(folder):
   assert result.returncode == 0, result.stderr
   path = str(folder / "tf_examples.tfrecord")
   records.check_records(
-      path, max_seq_length=128, max_predictions_per_seq=20, vocab_size=30522)
+      path, records.Layout(128, 20), vocab_size=30522)
   stats = json.loads((folder / "stats.json").read_text())
   assert stats["documents"] == 2 and stats["sentences"] == 5
   # Both documents are shorter than the target: a pass gives one pair of

@@ -22,9 +22,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from bert_tf import checkpoints
 from bert_tf import export
 from bert_tf import finetuning
+from bert_tf.arguments import ExportConfig
+from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
-from bert_tf.config import ExportConfig
-from bert_tf.config import FinetuningConfig
 from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import finetuning
+from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
-from bert_tf.config import FinetuningConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
 from bert_tf.tasks import classification

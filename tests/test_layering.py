@@ -13,12 +13,16 @@ PACKAGE = REPOSITORY / "bert_tf"
 # Ground floor first. A module imports from lower floors, and on its own
 # floor from modules that stand before it.
 FLOORS = (
-  ("config",),
-  ("data.corpus", "data.sentence_pairs", "data.masking", "data.tables",
-   "metrics", "unicode_tables", "vocabulary_files"),
+  ("config", "arguments", "progress", "unicode_tables", "vocabulary_files"),
+  ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
+   "data.full_sentences", "data.row_packing", "data.masking",
+   "data.example_protos", "data.document_store", "data.work_folder",
+   "data.tables", "metrics"),
   ("words", "packing", "tokenization", "vocabulary", "data.records",
-   "data.pretraining_examples", "data.input_pipeline", "layers", "modeling",
-   "heads", "losses", "optimization", "distribution", "reporting"),
+   "data.pretraining_examples", "data.workers", "data.example_files",
+   "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
+   "layers", "modeling", "heads", "losses", "optimization", "distribution",
+   "reporting"),
   ("training", "checkpoints"),
   ("pretraining", "finetuning", "export", "tasks.classification", "tasks"),
   ("command_line",),
@@ -26,9 +30,8 @@ FLOORS = (
 ORDER = [module for floor in FLOORS for module in floor]
 MODEL = ("layers", "modeling", "heads")
 NO_TENSORFLOW = (
-  "config", "data.corpus", "data.sentence_pairs", "data.masking",
-  "data.tables", "metrics", "layers", "modeling", "heads", "losses",
-  "optimization")
+  *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "layers",
+  "modeling", "heads", "losses", "optimization")
 
 
 def name_of(path: pathlib.Path) -> str:

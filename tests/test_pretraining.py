@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import pretraining
+from bert_tf.arguments import PretrainingConfig
+from bert_tf.arguments import PretrainingDataConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import PretrainingConfig
-from bert_tf.config import PretrainingDataConfig
 from bert_tf.config import write_json
-from bert_tf.data import pretraining_examples
+from bert_tf.data import example_files
 
 TEXT = """The cat sat on the mat.
 The dog ran after the cat.
@@ -43,7 +43,7 @@ def inputs(tmp_path_factory):
   (folder / "text.txt").write_text(TEXT)
   (folder / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
   write_json(str(folder / "bert_config.json"), CONFIG.to_dict())
-  pretraining_examples.run(PretrainingDataConfig(
+  example_files.run(PretrainingDataConfig(
       input_file=(str(folder / "text.txt"),),
       output_file=(str(folder / "train.tfrecord"),),
       vocab_file=str(folder / "vocab.txt"), max_seq_length=32,
@@ -105,6 +105,20 @@ def test_majority_shares_by_hand():
       [{k: tf.constant(v) for k, v in batch.items()} for batch in batches])
   assert shares["mlm_majority_accuracy"] == 0.75
   assert shares["nsp_majority_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_majority_shares_of_packed_rows_and_without_labels():
+  batch = {
+    "masked_lm_ids": tf.constant([[7, 8]]),
+    "masked_lm_weights": tf.constant([[1.0, 0.0]]),
+    # 1, 1, 1 and 0 count.
+    "next_sentence_labels": tf.constant([[1, 1, 0], [1, 0, 0]]),
+    "next_sentence_weights": tf.constant([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])}
+  shares = pretraining._majority_shares([batch])
+  assert shares["nsp_majority_accuracy"] == 0.75
+  del batch["next_sentence_labels"]
+  assert pretraining._majority_shares([batch]) == {
+    "mlm_majority_accuracy": 1.0}
 
 
 def test_a_run_that_was_cut_goes_on_with_the_same_command(inputs, tmp_path):
@@ -191,3 +205,36 @@ def test_another_model_in_the_same_place_is_refused(inputs, tmp_path):
         inputs, tmp_path / "run", bert_config_file=str(other)))
   with pytest.raises(InputError, match="random_seed was 12345, now 1"):
     pretraining.run(config_for(inputs, tmp_path / "run", random_seed=1))
+
+
+@pytest.mark.parametrize("made, labels", [
+  ({"masking": "none"}, True), ({"nsp": False}, False),
+  ({"pack_sequences": True}, True),
+  ({"masking": "none", "nsp": False, "pack_sequences": True,
+    "do_whole_word_mask": True}, False)])
+def test_every_kind_of_records_is_trained_on(inputs, tmp_path, made, labels):
+  example_files.run(PretrainingDataConfig(
+      input_file=(str(inputs / "text.txt"),),
+      output_file=(str(tmp_path / "train.tfrecord"),),
+      vocab_file=str(inputs / "vocab.txt"), max_seq_length=32,
+      max_predictions_per_seq=5, dupe_factor=20, num_workers=1, **made))
+  results = pretraining.run(config_for(
+      inputs, tmp_path / "run",
+      input_file=(str(tmp_path / "train.tfrecord"),), num_train_steps=4,
+      num_warmup_steps=1, do_eval=True, max_eval_steps=2,
+      do_whole_word_mask=made.get("do_whole_word_mask", False)))
+  assert ("nsp_accuracy" in results) == labels
+  assert 0 < results["mlm_loss"] < 2 * np.log(len(ENTRIES))
+  assert np.isfinite(results["loss"])
+
+
+def test_records_of_two_kinds_are_refused(inputs, tmp_path):
+  example_files.run(PretrainingDataConfig(
+      input_file=(str(inputs / "text.txt"),),
+      output_file=(str(tmp_path / "plain.tfrecord"),),
+      vocab_file=str(inputs / "vocab.txt"), max_seq_length=32,
+      max_predictions_per_seq=5, num_workers=1, masking="none"))
+  with pytest.raises(InputError, match="lacks masked_lm_positions"):
+    pretraining.run(config_for(inputs, tmp_path / "run", input_file=(
+      str(inputs / "train.tfrecord"), str(tmp_path / "plain.tfrecord")),
+      num_train_steps=4, num_warmup_steps=1))

@@ -3,6 +3,7 @@
 import collections
 import doctest
 import gzip
+import io
 import json
 import pathlib
 import random
@@ -11,9 +12,11 @@ import sys
 
 import pytest
 
+from bert_tf import progress
 from bert_tf import vocabulary
+from bert_tf.arguments import VocabularyConfig
 from bert_tf.config import InputError
-from bert_tf.config import VocabularyConfig
+from bert_tf.data import corpus
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import SPECIAL_TOKENS
 
@@ -302,6 +305,41 @@ def test_a_bad_line_of_the_texts_is_named_and_nothing_is_written(tmp_path):
     vocabulary.run(VocabularyConfig(
         **{**options, "input_file": (f"{tmp_path}/b.txt",)}))
   assert not output.parent.exists()
+
+
+@pytest.mark.parametrize("name, form", [
+  ("a.txt", "{0}\n"), ("a.jsonl", '{{"text": "{0}"}}\n'),
+  ("wiki_00", '<doc id="1">\n{0}\n</doc>\n'), ("-", "{0}\n")])
+def test_the_words_are_those_of_the_documents(
+    tmp_path, monkeypatch, name, form):
+  words = list(make_words(2000).elements())
+  lines = [" ".join(words[i:i + 10]) for i in range(0, 2000, 10)]
+  content = "".join(form.format(line) for line in lines).encode()
+  monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+  (tmp_path / name).write_bytes(content)
+  monkeypatch.setattr(vocabulary, "_LINES_AT_ONCE", 7)
+  path = tmp_path / "new" / "vocab.txt"
+  vocabulary.run(VocabularyConfig(
+      input_file=("-" if name == "-" else str(tmp_path / name),),
+      output_file=str(path), vocab_size=120))
+  assert path.read_text(encoding="utf-8").split("\n")[:-1] == (
+      vocabulary.learn_vocabulary(
+          make_words(2000), vocab_size=120, do_lower_case=True))
+
+
+def test_progress_is_reported_while_words_are_counted(
+    tmp_path, monkeypatch, caplog):
+  (tmp_path / "a.txt").write_text("the word\n" * 4000, encoding="utf-8")
+  monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+  config = VocabularyConfig(
+      input_file=(f"{tmp_path}/a.txt",), output_file="unused")
+  with caplog.at_level("INFO"):
+    lines = list(vocabulary._read_lines(corpus.open_corpus(config)))
+  assert lines == ["the word"] * 4000
+  # 9 bytes a line; a line of the log for every thousand of them.
+  assert [message.split(",")[0] for message in caplog.messages] == [
+    f"Counting words: {share}%" for share in (25, 50, 75, 100)]
+  assert "18,000 bytes" in caplog.messages[1]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Measures this library against others, on this machine.
 
   python tools/benchmark.py tokenizer
+  python tools/benchmark.py pretraining_data
   python tools/benchmark.py vocabulary --help
 
 A benchmark prints a table for people and, as its last line, one of JSON. The
@@ -16,11 +17,13 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import harness
+from benchmarks import pretraining_data
 from benchmarks import tokenizer
 from benchmarks import vocabulary
 
 # Each has `add_arguments(parser)` and `run(arguments) -> harness.Report`.
 BENCHMARKS = {
+  "pretraining_data": pretraining_data,
   "tokenizer": tokenizer,
   "vocabulary": vocabulary,
 }

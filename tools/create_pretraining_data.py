@@ -9,8 +9,8 @@ The input is text with a sentence a line (or running text, with
 """
 
 from bert_tf import command_line
-from bert_tf.config import PretrainingDataConfig
-from bert_tf.data import pretraining_examples
+from bert_tf.arguments import PretrainingDataConfig
+from bert_tf.data import example_files
 
 if __name__ == "__main__":
-  command_line.run(PretrainingDataConfig, pretraining_examples.run, __doc__)
+  command_line.run(PretrainingDataConfig, example_files.run, __doc__)

@@ -9,7 +9,7 @@ and probabilities.
 """
 
 from bert_tf import command_line
-from bert_tf.config import ExportConfig
+from bert_tf.arguments import ExportConfig
 
 
 def main(config: ExportConfig) -> None:

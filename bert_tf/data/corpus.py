@@ -1,240 +1,350 @@
-"""Text files -> documents -> sentences.
+"""Files, standard input or a TFDS dataset -> documents.
 
-A file is UTF-8 text, plain or gzip. Lines end at "\n" only, as in the
-original: U+2028 and the other separators of `str.splitlines` are part of a
-line. A blank line ends a document, and so does the end of a file.
+Text is UTF-8, and its lines end at line feeds only, as in the original:
+U+2028 and the other separators of `str.splitlines` are part of a line. It
+comes as
 
-Standard library only.
+  text           a blank line ends a document, and so does the end of a file
+  jsonl          JSON Lines: an object a line, one of its fields the document
+  wikiextractor  <doc ...>, the document, </doc>; as WikiExtractor writes it
+  TFDS           an example of the dataset is a document
+
+Standard library only; TensorFlow Datasets is imported where it is used.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
-import contextlib
-import glob
-import gzip
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+import itertools
+import json
 import logging
-import os
 import re
-from typing import BinaryIO
-import zlib
+import sys
+from typing import NamedTuple
 
+from bert_tf.arguments import CorpusConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.data.text_files import check_compression
+from bert_tf.data.text_files import expand_files
+from bert_tf.data.text_files import read_lines
+from bert_tf.data.text_files import size_on_disk
+from bert_tf.data.text_files import STANDARD_INPUT
+from bert_tf.data.text_files import suffixes
 
 _LOGGER = logging.getLogger(__name__)
 
-SENTENCE_SPLITTERS = ("none", "rules")
-
-# A full stop after one of these does not end a sentence. What may also stand
-# at the end of one ("etc.", "p.m.") is not here. English and a few French and
-# Spanish titles: for other languages feed a sentence a line.
-_ABBREVIATIONS = frozenset("""
-  mr mrs ms messrs mm dr prof st ste sir rev revd hon fr sr sra mme mlle mlles
-  gen col lt capt cpt maj sgt cpl adm cmdr gov pres sen rep supt
-  mt ft co corp inc ltd bros jr dept univ assn
-  vs viz cf ca approx al ibid e.g i.e eg ie
-""".split())
-
-# Nor after one of these, when a number follows: "No. 5", "Fig. 2", "Jan. 5".
-_BEFORE_A_NUMBER = frozenset("""
-  no nos nr p pp vol vols ch chap sec sect art fig figs eq eqs par ver v
-  jan feb mar apr jun jul aug sep sept oct nov dec
-""".split())
-
-# A stop, what closes a quotation or a bracket, white space, what opens the
-# next one; or an ideographic full stop, which needs no white space.
-_CANDIDATE = re.compile(
-    r"""(?<![.!?…]) (?P<stop>[.!?…؟۔।॥։]+) ["'”’»)\]}_*]* \s+
-        (?=["'“‘«([{_*¿¡—–-]* \s? (?P<next>[^\W_]|[$£€]))
-    | (?<![。！？｡]) [。！？｡]+ ["'”’」』）】]* \s* (?=\S)""",
-    re.VERBOSE)
-
-# "1.", "IV." or "b)." at the start of a sentence numbers it.
-_ENUMERATOR = re.compile(r"\W*(?:\d+|[ivxlc]+|[^\W\d_])\W*", re.IGNORECASE)
-# Nothing above is longer: a sentence without end must not cost its square.
-_LONGEST_WORD = 40
-_DOTTED_CAPITALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# What WikiExtractor writes for these in the text. The last one comes last.
+_ESCAPES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#x27;", "'"),
+            ("&amp;", "&"))
 
 
-def expand_files(patterns: Sequence[str]) -> list[str]:
-  """The files that names and globs stand for, sorted, each once.
+class Document(NamedTuple):
+  """A document: where it was, and its lines, stripped and not empty."""
 
-  A name that exists is taken as it is, even if it holds a `*` or a `[`.
-  `**` reaches into folders.
-
-  Raises:
-    InputError: a pattern matches no file, or it names a folder.
-  """
-  require(not isinstance(patterns, str), "patterns: must be a list of names.")
-  require(len(patterns) > 0, "No input file was given: name at least one.")
-  paths = set()
-  for pattern in patterns:
-    require(
-        not os.path.isdir(pattern),
-        f"{pattern}: is a folder; give the files in it, such as "
-        f"{os.path.join(pattern, '*')}.")
-    matches = [pattern] if os.path.exists(pattern) else [
-      path for path in glob.glob(pattern, recursive=True)
-      if not os.path.isdir(path)]
-    require(
-        len(matches) > 0,
-        f"{pattern}: no such file, and as a glob it matches none; check the "
-        f"name (the current folder is {os.getcwd()}).")
-    paths.update(matches)
-  return sorted(paths)
+  source: int  # The place of its file in `Corpus.names`.
+  number: int  # Its place among all documents of its source, from 0.
+  lines: list[str]
 
 
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-  """Yields the text as bytes, and the file itself, whose place is known."""
-  try:
-    with open(path, "rb") as file:
-      if path.endswith(".gz"):
-        with gzip.GzipFile(fileobj=file) as text:
-          yield text, file
-      else:
-        yield file, file
-  except EOFError:
-    raise InputError(
-        f"{path}: the compressed file is cut short; fetch it again.") from None
-  except (gzip.BadGzipFile, zlib.error) as error:
-    raise InputError(
-        f"{path}: not a whole gzip file ({error}); fetch it again, or drop "
-        f"the suffix .gz if it is plain text.") from None
-  except OSError as error:
-    reason = error.strerror or error
-    raise InputError(f"{path}: cannot be read: {reason}.") from None
+@dataclasses.dataclass(kw_only=True)
+class Corpus:
+  """Documents, and how much of them there is; `open_corpus` makes one."""
+
+  names: list[str]  # Of the sources, for messages.
+  size: int | None  # Of all sources, in `unit`; None: not known.
+  unit: str  # "bytes", on the disk and compressed as they are, or "examples".
+  read: Callable[[collections.Counter, int], Iterator[Document]]
+  is_repeatable: bool = True
+  _was_read: bool = False
+
+  def documents(
+      self, counts: collections.Counter, *, max_lines: int = sys.maxsize
+  ) -> Iterator[Document]:
+    """Reads the documents, in the same order each time.
+
+    Args:
+      counts: is given "bytes_read" or "examples_read", "lines_with_bad_utf8"
+        and "files_without_text", while the documents are read.
+      max_lines: a longer document of plain text, such as a big file without
+        blank lines, comes in parts, for those whom the border is no matter.
+
+    Raises:
+      InputError: a source cannot be read, is cut short, is not in its format
+        or not UTF-8; the message names file and line.
+    """
+    if self._was_read and not self.is_repeatable:
+      raise ValueError("Standard input or a pipe can be read only once.")
+    self._was_read = True
+    return self.read(counts, max_lines)
+
+  def share_done(self, counts: collections.Counter) -> float | None:
+    """From 0 to 1, if `counts` was new for this pass; None: not known."""
+    if self.size is None:
+      return None
+    return min(counts[f"{self.unit}_read"] / max(self.size, 1), 1.0)
 
 
-def read_lines(
-    path: str,
-    *,
-    on_bad_utf8: str = "error",
-    counts: collections.Counter | None = None,
-) -> Iterator[str]:
-  """The lines of a text file, without their line ends.
-
-  Args:
-    path: plain text, or gzip if the name ends in `.gz`.
-    on_bad_utf8: "error" refuses a line that is not UTF-8; "replace" puts
-      U+FFFD for each bad byte, and logs how many lines were concerned.
-    counts: is given "bytes_read" (of the file, as on the disk) and
-      "lines_with_bad_utf8".
+def open_corpus(config: CorpusConfig) -> Corpus:
+  """What the flags ask for; all that can be checked before reading is.
 
   Raises:
-    InputError: the file cannot be read, is cut short, or holds a line that
-      is not UTF-8; the message names file and line.
+    InputError: a file does not exist, or this Python cannot unpack it; TFDS
+      does not have the dataset, the split or the field.
   """
-  counts = collections.Counter() if counts is None else counts
-  bytes_before = counts["bytes_read"]
-  bad_lines = 0
-  with _reading(path) as (text, file):
-    for number, line in enumerate(text, start=1):
-      if number % 1000 == 0:
-        counts["bytes_read"] = bytes_before + file.tell()
-      if number == 1:
-        line = line.removeprefix(b"\xef\xbb\xbf")  # A byte order mark.
-      line = line.removesuffix(b"\n").removesuffix(b"\r")
-      try:
-        decoded = line.decode("utf-8")
-      except UnicodeDecodeError as error:
-        require(
-            on_bad_utf8 == "replace",
-            f"{path}:{number}: byte {error.start + 1} of the line is not "
-            f"UTF-8; mend the file, or pass --on_bad_utf8=replace.")
-        bad_lines += 1
-        decoded = line.decode("utf-8", errors="replace")
-      yield decoded
-    counts["bytes_read"] = bytes_before + file.tell()
-  if bad_lines:
-    counts["lines_with_bad_utf8"] += bad_lines
-    _LOGGER.warning(
-        "%s: %d lines are not UTF-8; the bad bytes were replaced.", path,
-        bad_lines)
+  if config.tfds_name:
+    return _open_tfds(config)
+  if config.input_file == ("-",):
+    paths = [STANDARD_INPUT]
+    size = None
+  else:
+    paths = expand_files(config.input_file)
+    for path in paths:
+      check_compression(path)
+    size = size_on_disk(paths)
+  return Corpus(
+      names=paths, size=size, unit="bytes", is_repeatable=size is not None,
+      read=functools.partial(_read_files, paths, config))
 
 
-def _ends_sentence(before: str, stop: str, following: str) -> bool:
-  """Whether `stop` ends the sentence; `before` is what it has right before.
+class _Input(NamedTuple):
+  """What is being read, and how."""
 
-  Where it is in doubt it does not: two sentences in one do less harm to
-  pretraining than half a sentence.
-  """
-  if following.islower():
-    return False
-  if stop != ".":
-    return True
-  if _ENUMERATOR.fullmatch(before):
-    return False
-  word = "".join(before.split()[-1:]).lstrip("\"'“‘«([{_*—–-")
-  if word.lower() in _ABBREVIATIONS:
-    return False
-  if following.isdigit() and word.lower() in _BEFORE_A_NUMBER:
-    return False
-  # "J. Smith", "J.R.R. Tolkien", "the U.S. Army"; but "you and I. We".
-  is_initial = word.isupper() and _DOTTED_CAPITALS.fullmatch(word)
-  return word == "I" or not is_initial
+  name: str  # For messages.
+  config: CorpusConfig
+  counts: collections.Counter
+  max_lines: int
 
 
-def split_sentences(text: str) -> list[str]:
-  """Finds the sentences of running text by rules for English.
-
-  A sentence ends at `.`, `!`, `?` or their like, with closing quotes, before
-  white space and a character that is not lower case, unless the word before
-  a full stop is a known abbreviation, an initial or the number of an item.
-  Ideographic full stops end one without white space. No text is lost, apart
-  from white space between sentences.
-
-  >>> split_sentences("Mr. Hume left at 5 p.m. Nobody saw him.")
-  ['Mr. Hume left at 5 p.m.', 'Nobody saw him.']
-  """
-  sentences = []
-  start = 0
-  for match in _CANDIDATE.finditer(text):
-    stop, end = match["stop"], match.start()
-    before = text[max(start, end - _LONGEST_WORD):end]
-    if stop is None or _ends_sentence(before, stop, match["next"]):
-      sentences.append(text[start:match.end()].strip())
-      start = match.end()
-  sentences.append(text[start:].strip())
-  return [sentence for sentence in sentences if sentence]
+def _lines_of(text: str) -> list[str]:
+  return [line for part in text.split("\n") if (line := part.strip())]
 
 
-def read_documents(
-    paths: Sequence[str],
-    *,
-    sentence_splitter: str = "none",
-    on_bad_utf8: str = "error",
-    counts: collections.Counter | None = None,
-) -> Iterator[list[str]]:
-  """The documents of text files, each a list of its sentences, not empty.
+def _without_surrogates(text: str, where: str, source: _Input) -> str:
+  """The text, if UTF-8 can hold it; halves of characters are bad UTF-8."""
+  match = _SURROGATE.search(text)
+  if match is None:
+    return text
+  require(
+      source.config.on_bad_utf8 == "replace",
+      f"{where}: character {match.start() + 1} of the text is not UTF-8; mend "
+      "it, or pass --on_bad_utf8=replace.")
+  source.counts["lines_with_bad_utf8"] += sum(
+      _SURROGATE.search(line) is not None for line in text.split("\n"))
+  return _SURROGATE.sub("\ufffd", text)
 
-  Args:
-    paths: files, see `read_lines`.
-    sentence_splitter: "none" takes a line for a sentence; "rules" takes it
-      for running text, see `split_sentences`.
-    on_bad_utf8: see `read_lines`.
-    counts: see `read_lines`; also "files_without_text".
 
-  Raises:
-    InputError: see `read_lines`.
-  """
-  if sentence_splitter not in SENTENCE_SPLITTERS:
-    raise ValueError(f"Unknown sentence_splitter {sentence_splitter!r}.")
-  counts = collections.Counter() if counts is None else counts
-  for path in paths:
-    document = []
-    is_empty = True
-    for line in read_lines(path, on_bad_utf8=on_bad_utf8, counts=counts):
-      line = line.strip()
-      if line:
-        is_empty = False
-        document += (
-          [line] if sentence_splitter == "none" else split_sentences(line))
-      elif document:
-        yield document
-        document = []
-    if document:
+# Each makes documents, some without lines, of the lines of a file.
+
+
+def _text_documents(
+    lines: Iterator[str], source: _Input) -> Iterator[list[str]]:
+  document = []
+  for line in lines:
+    line = line.strip()
+    if line:
+      document.append(line)
+    if document and (not line or len(document) == source.max_lines):
       yield document
-    if is_empty:
-      counts["files_without_text"] += 1
-      _LOGGER.warning("%s: holds no text.", path)
+      document = []
+  if document:
+    yield document
+
+
+def _json_field(line: str, where: str, field: str) -> str:
+  advice = "each line must hold one JSON object"
+  try:
+    values = json.loads(line)
+  except (ValueError, RecursionError) as error:
+    raise InputError(f"{where}: not JSON ({error}); {advice}.") from None
+  if not isinstance(values, dict):
+    raise InputError(f"{where}: received {line[:40]}; {advice}.")
+  if field not in values:
+    raise InputError(
+        f"{where}: no field {field!r} in the object, which has "
+        f"{', '.join(map(repr, values)) or 'none'}; give --text_field.")
+  text = values[field]
+  if not isinstance(text, str):
+    raise InputError(
+        f"{where}: the field {field!r} holds {json.dumps(text)[:40]}; it "
+        "must hold a string.")
+  return text
+
+
+def _jsonl_documents(
+    lines: Iterator[str], source: _Input) -> Iterator[list[str]]:
+  for number, line in enumerate(lines, start=1):
+    if not line or line.isspace():
+      continue
+    where = f"{source.name}:{number}"
+    text = _json_field(line, where, source.config.text_field)
+    if "\\u" in line:  # An escape can spell half of a character.
+      text = _without_surrogates(text, where, source)
+    yield _lines_of(text)
+
+
+def _wikiextractor_documents(
+    lines: Iterator[str], source: _Input) -> Iterator[list[str]]:
+  document, start = None, 0
+  for number, line in enumerate(lines, start=1):
+    line = line.strip()
+    if line.startswith("<doc ") and line.endswith(">"):
+      require(
+          document is None, f"{source.name}:{number}: a <doc> in that of "
+          f"line {start}, which must first end with a line </doc>.")
+      document, start = [], number
+    elif line == "</doc>":
+      require(
+          document is not None, f"{source.name}:{number}: </doc> without a "
+          "line <doc ...> before it.")
+      yield document
+      document = None
+    elif line:
+      if document is None:
+        raise InputError(
+            f"{source.name}:{number}: text outside of <doc ...> and </doc>; "
+            "if the file is plain text, pass --input_format=text.")
+      for escaped, character in _ESCAPES if "&" in line else ():
+        line = line.replace(escaped, character)
+      document.append(line)
+  require(
+      document is None, f"{source.name}: cut short: the <doc> of line {start} "
+      "has no </doc>; fetch the file again.")
+
+
+_FORMATS = {
+  "text": _text_documents, "jsonl": _jsonl_documents,
+  "wikiextractor": _wikiextractor_documents}
+
+
+def _find_format(path: str, first_line: str) -> str:
+  """The format of a file for which none was given."""
+  if suffixes(path)[0] == ".jsonl":
+    return "jsonl"
+  if first_line.startswith("<doc "):
+    return "wikiextractor"
+  if first_line.startswith('{"'):
+    try:
+      json.loads(first_line)
+    except (ValueError, RecursionError):
+      return "text"
+    raise InputError(
+        f"{path}: looks like JSON Lines; pass --input_format=jsonl, or "
+        "--input_format=text to take it as it is.")
+  return "text"
+
+
+def parse_documents(
+    lines: Iterator[str], config: CorpusConfig, *, source: int, name: str,
+    counts: collections.Counter, max_lines: int = sys.maxsize
+) -> Iterator[Document]:
+  """The documents of the lines of one file.
+
+  Args:
+    lines: as from `read_lines`.
+    config: gives the format.
+    source: the place of the file among all.
+    name: of the file, for messages.
+    counts, max_lines: as for `Corpus.documents`.
+
+  Raises:
+    InputError: the file is not in its format.
+  """
+  format_ = config.input_format
+  if format_ == "auto":
+    first_line = next(lines, "")
+    lines = itertools.chain([first_line], lines)
+    format_ = _find_format(name, first_line)
+  has_text = False
+  documents = _FORMATS[format_](lines, _Input(name, config, counts, max_lines))
+  for number, document in enumerate(documents):
+    has_text = has_text or bool(document)
+    yield Document(source, number, document)
+  if not has_text:
+    counts["files_without_text"] += 1
+    _LOGGER.warning("%s: holds no text.", name)
+
+
+def _read_files(
+    paths: Sequence[str], config: CorpusConfig, counts: collections.Counter,
+    max_lines: int
+) -> Iterator[Document]:
+  for source, path in enumerate(paths):
+    lines = read_lines(path, on_bad_utf8=config.on_bad_utf8, counts=counts)
+    yield from parse_documents(
+        lines, config, source=source, name=path, counts=counts,
+        max_lines=max_lines)
+
+
+def _open_tfds(config: CorpusConfig) -> Corpus:
+  import tensorflow_datasets as tfds
+
+  name, split, field = config.tfds_name, config.tfds_split, config.text_field
+  try:
+    builder = tfds.builder(name, data_dir=config.tfds_data_dir)
+  except (ValueError, AssertionError) as error:
+    raise InputError(
+        f"--tfds_name: received {name!r}, with --tfds_data_dir="
+        f"{config.tfds_data_dir or ''}: {_first_line(error)}") from None
+  features = builder.info.features
+  names = (
+    list(features) if isinstance(features, tfds.features.FeaturesDict) else [])
+  texts = [key for key in names if features[key].shape == ()
+           and features[key].tf_dtype == "string"]
+  require(
+      field in texts,
+      f"--text_field: received {field!r}; the dataset {name} has the fields "
+      f"{', '.join(names) or '(none)'}, of them text: "
+      f"{', '.join(texts) or '(none)'}.")
+  if not builder.is_prepared():
+    _LOGGER.info(
+        "%s is not in %s yet: it is fetched and prepared now, once.", name,
+        builder.data_dir)
+    try:
+      builder.download_and_prepare()
+    except Exception as error:  # Each dataset fails in its own way.
+      raise InputError(
+          f"--tfds_name: {name} cannot be prepared in {builder.data_dir}: "
+          f"{type(error).__name__}: {error}") from error
+  try:
+    size = builder.info.splits[split].num_examples
+  except (ValueError, KeyError) as error:
+    raise InputError(
+        f"--tfds_split: received {split!r}; the dataset {name} has "
+        f"{', '.join(builder.info.splits)}. {_first_line(error)}") from None
+  full_name = f"tfds:{builder.info.full_name}:{split}"
+  return Corpus(
+      names=[full_name], size=size, unit="examples",
+      read=functools.partial(_read_tfds, full_name, config))
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).strip().split("\n")[0]
+
+
+def _read_tfds(
+    name: str, config: CorpusConfig, counts: collections.Counter,
+    max_lines: int
+) -> Iterator[Document]:
+  import tensorflow_datasets as tfds
+
+  source = _Input(name, config, counts, max_lines)
+  field = config.text_field
+  builder = tfds.builder(config.tfds_name, data_dir=config.tfds_data_dir)
+  dataset = builder.as_dataset(
+      split=config.tfds_split, shuffle_files=False,
+      decoders=tfds.decode.PartialDecoding({field: True}),
+      read_config=tfds.ReadConfig(
+          interleave_cycle_length=1, try_autocache=False))
+  for number, example in enumerate(tfds.as_numpy(dataset)):
+    text = example[field]
+    try:
+      text = text.decode("utf-8")
+    except UnicodeDecodeError:
+      text = _without_surrogates(
+          text.decode("utf-8", errors="surrogateescape"),
+          f"{name}: example {number} (from 0)", source)
+    counts["examples_read"] += 1
+    yield Document(0, number, _lines_of(text))

@@ -9,7 +9,7 @@ chunks, and each chunk is permuted. (The tool that writes the files has
 shuffled all examples together already; the chunks only make epochs differ.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -18,6 +18,9 @@ from bert_tf.data import records
 
 # Records that are permuted together, and held in memory for it.
 CHUNK = 4096
+
+# (batch, seed=int32 [2]) -> batch: hides pieces, see `dynamic_masking`.
+Mask = Callable[..., dict[str, tf.Tensor]]
 
 
 def _seed(*parts) -> tf.Tensor:
@@ -68,22 +71,41 @@ def _records_of_file(path, seed) -> tf.data.Dataset:
   return chunks.enumerate().flat_map(permute)
 
 
+def _parsed(
+    serialized: tf.data.Dataset, layout: records.Layout, mask: Mask | None,
+    *, seed: int, first_batch: int
+) -> tf.data.Dataset:
+  """Batches of records to batches of tensors, masked if they are not yet."""
+
+  def parse(number, batch):
+    batch = records.parse(batch, layout)
+    if mask is not None:
+      batch = mask(batch, seed=_seed(seed, number, 2))
+    return batch
+
+  return (
+    serialized.enumerate(first_batch)
+    .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    .prefetch(tf.data.AUTOTUNE))
+
+
 def training_batches(
-    files: Sequence[str], *, batch_size: int, max_seq_length: int,
-    max_predictions_per_seq: int, seed: int, first_step: int = 0
+    files: Sequence[str], *, layout: records.Layout, batch_size: int,
+    seed: int, first_step: int = 0, mask: Mask | None = None
 ) -> tf.data.Dataset:
   """Endless batches for training, from a given step on.
 
   Args:
     files: TFRecord files; their order does not matter.
-    batch_size: examples a batch.
-    max_seq_length: S, the length of every record.
-    max_predictions_per_seq: P, likewise.
-    seed: fixes the order.
+    layout: what every record holds.
+    batch_size: records a batch.
+    seed: fixes the order and the masks.
     first_step: number of batches that were consumed before.
+    mask: for records that are not masked: (batch, seed=int32 [2]) -> batch,
+      such as `dynamic_masking.mask_batch`. Each step has masks of its own.
 
   Returns:
-    A dataset of dicts in the record schema, int32 [B, S], [B, P] and [B].
+    A dataset of dicts in the record schema, see `records.signature`.
   """
   files = sorted(files)
   counts = [records.count_records(path) for path in files]
@@ -102,26 +124,18 @@ def training_batches(
   # No position in a file is needed once the first one is behind.
   first = read(tf.constant(position, tf.int64)).skip(skipped)
   rest = tf.data.Dataset.counter(position + 1).flat_map(read)
-  return (
-    first.concatenate(rest)
-    .batch(batch_size, drop_remainder=True)
-    .map(lambda batch: records.parse(
-        batch, max_seq_length=max_seq_length,
-        max_predictions_per_seq=max_predictions_per_seq),
-        num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    .prefetch(tf.data.AUTOTUNE))
+  batches = first.concatenate(rest).batch(batch_size, drop_remainder=True)
+  return _parsed(batches, layout, mask, seed=seed, first_batch=first_step)
 
 
 def evaluation_batches(
-    files: Sequence[str], *, batch_size: int, max_seq_length: int,
-    max_predictions_per_seq: int
+    files: Sequence[str], *, layout: records.Layout, batch_size: int,
+    seed: int = 0, mask: Mask | None = None
 ) -> tf.data.Dataset:
-  """Each record once, in the order of the files; the last batch is short."""
-  return (
-    tf.data.TFRecordDataset(sorted(files), buffer_size=1 << 20)
-    .batch(batch_size)
-    .map(lambda batch: records.parse(
-        batch, max_seq_length=max_seq_length,
-        max_predictions_per_seq=max_predictions_per_seq),
-        num_parallel_calls=tf.data.AUTOTUNE)
-    .prefetch(tf.data.AUTOTUNE))
+  """Each record once, in the order of the files; the last batch is short.
+
+  Arguments as for `training_batches`; the masks are the same each time.
+  """
+  batches = tf.data.TFRecordDataset(
+      sorted(files), buffer_size=1 << 20).batch(batch_size)
+  return _parsed(batches, layout, mask, seed=seed, first_batch=0)

@@ -1,19 +1,30 @@
 """Masked language modelling: which pieces to hide, and behind what.
 
 Shapes: N rows, S max_seq_length, P max_predictions_per_seq, V entries in the
-vocabulary.
+vocabulary; C candidates and G groups in a row, or in all rows of a block.
 
-Whole rows are masked at once. numpy only.
+Whole rows are masked at once. numpy only; `dynamic_masking` does the same in
+TensorFlow, and one set of tests holds both.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from bert_tf.config import require
+
 # Of the pieces to predict, 80 % become [MASK], 10 % stay as they are and
-# 10 % become a random piece: Devlin et al. 2019, section 3.1.
+# the rest become a random piece: Devlin et al. 2019, section 3.1.
 MASK_SHARE = 0.8
-KEEP_SHARE = 0.1
+SAME_SHARE = 0.1
+
+
+def check_shares(mask_share: float, same_share: float) -> None:
+  """`InputError` unless both are shares and leave no less than nothing."""
+  require(
+      min(mask_share, same_share) >= 0 and mask_share + same_share <= 1 + 1e-9,
+      f"mask_share and same_share: received {mask_share} and {same_share}; "
+      "each is at least 0, and together they are at most 1.")
 
 
 def count_predictions(
@@ -39,6 +50,43 @@ def continuation_table(vocabulary: Sequence[str]) -> np.ndarray:
 
 
 def choose_pieces(
+    is_candidate: np.ndarray, num_predictions: np.ndarray, *,
+    generator: np.random.Generator
+) -> np.ndarray:
+  """Chooses so many pieces of each row, every set of them equally likely.
+
+  Floyd's algorithm (Bentley and Floyd 1987, "A sample of brilliance") on all
+  rows at once: to choose k of C, for each number from C - k to C - 1 draw one
+  from 0 up to it, and take the number itself if the drawn one is taken. That
+  costs k random numbers a row, sorts nothing and knows no ties.
+
+  Args:
+    is_candidate: bool [N, S], pieces that may be chosen.
+    num_predictions: int [N], how many to choose; all of a row that has fewer.
+    generator: the source of randomness.
+
+  Returns:
+    bool [N, S]: the chosen pieces.
+  """
+  places = np.flatnonzero(is_candidate)  # [C], row after row
+  num_candidates = np.count_nonzero(is_candidate, axis=1)  # [N]
+  first = np.cumsum(num_candidates) - num_candidates  # [N], into `places`
+  wanted = np.minimum(num_predictions, num_candidates)
+  num_draws = wanted.max(initial=0)
+  draws = generator.random((num_draws, len(is_candidate)))
+  # Rows that have what they want look a little beyond their end.
+  is_taken = np.zeros(places.size + num_draws, bool)
+  for i in range(num_draws):
+    last = num_candidates - wanted + i  # [N]
+    drawn = first + (draws[i] * (last + 1)).astype(np.int64)
+    drawn = np.where(is_taken[drawn], first + last, drawn)
+    is_taken[drawn[i < wanted]] = True
+  chosen = np.zeros(is_candidate.shape, bool)
+  chosen.ravel()[places[is_taken[:places.size]]] = True
+  return chosen
+
+
+def choose_words(
     is_candidate: np.ndarray,
     is_continuation: np.ndarray,
     num_predictions: np.ndarray,
@@ -52,45 +100,50 @@ def choose_pieces(
   A continuation behind something that is not a candidate (its head was cut
   off) starts a group of its own.
 
+  The order is drawn step by step, for all rows at once and only as far as it
+  is needed: each row draws one of the groups that it has not drawn yet.
+
   Args:
     is_candidate: bool [N, S], pieces that may be chosen.
-    is_continuation: bool [N, S], pieces that belong to the one before. All
-      False makes each piece a group.
-    num_predictions: [N], how many to choose.
+    is_continuation: bool [N, S], pieces that belong to the one before.
+    num_predictions: int [N], how many to choose.
     generator: the source of randomness.
 
   Returns:
     bool [N, S]: the chosen pieces.
   """
-  num_rows, width = is_candidate.shape
-  follows = np.zeros_like(is_candidate)
-  follows[:, 1:] = (
-    is_continuation[:, 1:] & is_candidate[:, 1:] & is_candidate[:, :-1])
-  is_head = is_candidate & ~follows  # [N, S]
-  place = np.arange(width)
-  head = np.maximum.accumulate(np.where(is_head, place, 0), axis=1)  # [N, S]
-  row = np.arange(num_rows)[:, None] * width
-  sizes = np.bincount(
-      (row + head).ravel(), weights=is_candidate.ravel(),
-      minlength=is_candidate.size)
-  sizes = sizes.astype(np.int64).reshape(is_candidate.shape)
+  is_head = is_candidate.copy()  # [N, S]
+  is_head[:, 1:] &= ~(is_continuation[:, 1:] & is_candidate[:, :-1])
+  places = np.flatnonzero(is_candidate)  # [C], row after row
+  heads = np.flatnonzero(is_head.ravel()[places])  # [G], into `places`
+  sizes = np.diff(heads, append=places.size)  # [G]
 
-  # Heads in random order; what is no head comes after them.
-  keys = np.where(is_head, generator.random(is_head.shape), 2.0)
-  order = np.argsort(keys, axis=1)
-  num_groups = is_head.sum(axis=1)
-  num_chosen = np.zeros(num_rows, np.int64)
-  is_chosen_head = np.zeros_like(is_head)
-  rows = np.arange(num_rows)
-  for rank in range(num_groups.max(initial=0)):
-    candidate = order[:, rank]  # [N]
-    size = sizes[rows, candidate]
-    is_taken = (rank < num_groups) & (num_chosen + size <= num_predictions)
-    num_chosen += size * is_taken
-    is_chosen_head[rows, candidate] = is_taken
-    if (num_chosen >= num_predictions).all():
+  # `order` holds numbers of groups, row after row. Of each row: where those
+  # begin that it has not drawn yet, how many they are, and how many pieces
+  # it still wants.
+  order = np.arange(heads.size)
+  left = np.count_nonzero(is_head, axis=1)
+  start = np.cumsum(left) - left
+  room = num_predictions
+  is_taken = np.zeros(heads.size, bool)
+  while True:
+    is_open = (room > 0) & (left > 0)
+    if not is_open.all():
+      start, left, room = start[is_open], left[is_open], room[is_open]
+    if not room.size:
       break
-  return is_candidate & np.take_along_axis(is_chosen_head, head, axis=1)
+    drawn = start + (generator.random(room.size) * left).astype(np.int64)
+    group = order[drawn]
+    order[drawn] = order[start]
+    size = sizes[group]
+    fits = size <= room
+    is_taken[group] = fits
+    room = room - size * fits
+    start, left = start + 1, left - 1
+
+  chosen = np.zeros(is_candidate.shape, bool)
+  chosen.ravel()[places[np.repeat(is_taken, sizes)]] = True
+  return chosen
 
 
 def mask_rows(
@@ -103,6 +156,8 @@ def mask_rows(
     masked_lm_prob: float,
     max_predictions_per_seq: int,
     generator: np.random.Generator,
+    mask_share: float = MASK_SHARE,
+    same_share: float = SAME_SHARE,
     is_continuation: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
   """Hides pieces of each row, and says which, for the model to find again.
@@ -120,6 +175,10 @@ def mask_rows(
     masked_lm_prob: the share to predict, see `count_predictions`.
     max_predictions_per_seq: P.
     generator: the source of randomness.
+    mask_share: which share of the chosen pieces becomes [MASK]; MASK, SAME
+      and RND in table 8 of the paper are `mask_share`, `same_share` and the
+      rest.
+    same_share: which share stays as it is. The rest becomes random pieces.
     is_continuation: bool [V] from `continuation_table` for whole words, None
       for single pieces.
 
@@ -128,40 +187,45 @@ def mask_rows(
     [N, P], ascending, then 0; `masked_lm_ids` int32 [N, P], the pieces that
     stood there, then 0; `masked_lm_weights` float32 [N, P], 1 = prediction,
     0 = padding.
+
+  Raises:
+    InputError: the shares are negative, or more than 1 together.
   """
-  is_candidate = (input_mask > 0) & ~np.isin(input_ids, special_ids)
+  check_shares(mask_share, same_share)
+  is_candidate = input_mask > 0  # [N, S]
+  for special_id in special_ids:
+    is_candidate &= input_ids != special_id
+  num_predictions = count_predictions(  # [N]
+      input_mask.sum(axis=1), masked_lm_prob=masked_lm_prob,
+      max_predictions_per_seq=max_predictions_per_seq)
   if is_continuation is None:
-    follows = np.zeros_like(is_candidate)
+    chosen = choose_pieces(
+        is_candidate, num_predictions, generator=generator)
   else:
-    follows = is_continuation[input_ids]
-  chosen = choose_pieces(
-      is_candidate, follows,
-      count_predictions(
-          input_mask.sum(axis=1), masked_lm_prob=masked_lm_prob,
-          max_predictions_per_seq=max_predictions_per_seq),
-      generator=generator)
-  row, position = np.nonzero(chosen)  # Row after row, positions ascending.
-  slot = (np.cumsum(chosen, axis=1) - 1)[row, position]
-  original = input_ids[row, position]
+    chosen = choose_words(
+        is_candidate, is_continuation[input_ids], num_predictions,
+        generator=generator)
 
-  draw = generator.random(row.size)
-  random_ids = generator.integers(0, vocab_size, row.size)
-  hidden = np.where(
-      draw < MASK_SHARE, mask_id,
-      np.where(draw < MASK_SHARE + KEEP_SHARE, original, random_ids))
-  masked_ids = input_ids.astype(np.int32)
-  masked_ids[row, position] = hidden
+  places = np.flatnonzero(chosen)  # Row after row, positions ascending.
+  masked_ids = input_ids.astype(np.int32, order="C")
+  original = masked_ids.ravel()[places]
+  draw = generator.random(places.size)
+  hidden = np.where(draw < mask_share, np.int32(mask_id), original)
+  is_random = draw >= mask_share + same_share
+  hidden[is_random] = generator.integers(
+      0, vocab_size, np.count_nonzero(is_random), np.int32)
+  masked_ids.ravel()[places] = hidden
 
-  shape = (len(input_ids), max_predictions_per_seq)
-  positions = np.zeros(shape, np.int32)
-  labels = np.zeros(shape, np.int32)
-  weights = np.zeros(shape, np.float32)
-  positions[row, slot] = position
-  labels[row, slot] = original
-  weights[row, slot] = 1.0
+  is_used = (  # [N, P], as many as `places`, row after row
+    np.arange(max_predictions_per_seq)
+    < np.count_nonzero(chosen, axis=1)[:, None])
+  positions = np.zeros(is_used.shape, np.int32)
+  labels = np.zeros(is_used.shape, np.int32)
+  positions[is_used] = places % chosen.shape[1]
+  labels[is_used] = original
   return {
     "input_ids": masked_ids,
     "masked_lm_positions": positions,
     "masked_lm_ids": labels,
-    "masked_lm_weights": weights,
+    "masked_lm_weights": is_used.astype(np.float32),
   }

@@ -2,7 +2,7 @@
 
 The features are those of the original project, so that its records can be
 read here and ours there. Shapes: B batch size, S max_seq_length, P
-max_predictions_per_seq.
+max_predictions_per_seq, K examples in a packed row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,18 +12,28 @@ import json
 import mmap
 import os
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.data import example_protos
+from bert_tf.data.work_folder import STATS_FILE
 
-STATS_FILE = "stats.json"
 # What `check_records` looks at. One record shows the lengths; a foreign
 # vocabulary shows only in some.
 _NUM_CHECKED = 100
+
+
+class Layout(NamedTuple):
+  """What a record holds. Its single values are of shape [B] in a batch."""
+
+  max_seq_length: int  # S
+  max_predictions_per_seq: int = 0  # P; 0: not masked, see `dynamic_masking`
+  max_examples_per_row: int = 0  # K; 0: not packed, a row is an example
+  next_sentence: bool = True  # whether there are pairs with a label
 
 
 class Feature(NamedTuple):
@@ -33,83 +43,67 @@ class Feature(NamedTuple):
   Example protos have it; in a batch they are int32 and of shape [B].
   """
 
-  name: str
-  length: str | None  # The option that gives it; None: a single value.
+  length: int | None  # None: a single value
   dtype: tf.DType
+  option: str = ""  # the flag that gives the length, for messages
 
 
-FEATURES = (
-  Feature("input_ids", "max_seq_length", tf.int32),
-  Feature("input_mask", "max_seq_length", tf.int32),  # 1 = piece
-  Feature("segment_ids", "max_seq_length", tf.int32),
-  Feature("masked_lm_positions", "max_predictions_per_seq", tf.int32),
-  Feature("masked_lm_ids", "max_predictions_per_seq", tf.int32),
-  # 0 = padding
-  Feature("masked_lm_weights", "max_predictions_per_seq", tf.float32),
-  # 0 = B follows A, 1 = random B
-  Feature("next_sentence_labels", None, tf.int32),
-)
+def features(layout: Layout) -> dict[str, Feature]:
+  """The columns of a layout, by name.
 
-
-def signature(
-    *, max_seq_length: int, max_predictions_per_seq: int
-) -> dict[str, tf.TensorSpec]:
-  """The batches that `parse` gives: [B, S], [B, P] or [B], B not known."""
-  lengths = {
-    "max_seq_length": max_seq_length,
-    "max_predictions_per_seq": max_predictions_per_seq,
-  }
-  return {
-    feature.name: tf.TensorSpec(
-        [None] + ([lengths[feature.length]] if feature.length else []),
-        feature.dtype, name=feature.name)
-    for feature in FEATURES
-  }
-
-
-def encode(batch: Mapping[str, np.ndarray]) -> Iterator[bytes]:
-  """The rows of a batch as serialized `tf.train.Example` protos.
-
-  Args:
-    batch: an array for each of `FEATURES`: [B, S], [B, P] or [B].
+  >>> list(features(Layout(128, next_sentence=False)))
+  ['input_ids', 'input_mask', 'segment_ids']
   """
-  columns = [
-    (feature.name, feature.dtype.is_floating,
-     batch[feature.name].reshape(len(batch[feature.name]), -1).tolist())
-    for feature in FEATURES]
-  for row in range(len(columns[0][-1])):
-    example = tf.train.Example()
-    features = example.features.feature
-    for name, is_floating, rows in columns:
-      kind = "float_list" if is_floating else "int64_list"
-      getattr(features[name], kind).value.extend(rows[row])
-    # Without it the features come in another order in each process.
-    yield example.SerializeToString(deterministic=True)
+  length, predictions, examples, _ = layout
+  row = Feature(length, tf.int32, "max_seq_length")
+  slots = Feature(predictions, tf.int32, "max_predictions_per_seq")
+  each = Feature(examples or None, tf.int32)
+  columns = {"input_ids": row,
+             "input_mask": row,  # 1 = piece
+             "segment_ids": row}
+  if predictions:
+    columns |= {"masked_lm_positions": slots, "masked_lm_ids": slots,
+                # 0 = padding
+                "masked_lm_weights": slots._replace(dtype=tf.float32)}
+  if examples:
+    columns |= {"example_ids": row,  # 0 = padding
+                "position_ids": row, "cls_positions": each}
+  if layout.next_sentence:
+    columns["next_sentence_labels"] = each  # 0 = B follows A, 1 = random B
+    if examples:
+      columns["next_sentence_weights"] = each._replace(dtype=tf.float32)
+  return columns
+
+
+def signature(layout: Layout) -> dict[str, tf.TensorSpec]:
+  """The batches that `parse` gives: [B, S], [B, P] or [B], B not known."""
+  return {
+    name: tf.TensorSpec(
+        [None] + ([] if feature.length is None else [feature.length]),
+        feature.dtype, name=name)
+    for name, feature in features(layout).items()}
 
 
 @contextlib.contextmanager
-def replacing(paths: Sequence[str]) -> Iterator[list[str]]:
-  """Yields temporary names; renames them to `paths` if all went well.
+def replacing(path: str) -> Iterator[str]:
+  """Yields a temporary name; renames it to `path` if all went well.
 
   On an error nothing stays: no file under its final name is ever incomplete.
 
   Raises:
-    InputError: the files cannot be written, or the disk is full.
+    InputError: the file cannot be written, or the disk is full.
   """
-  temporary_paths = [f"{path}.tmp-{os.getpid()}" for path in paths]
+  temporary = f"{path}.tmp-{os.getpid()}"
   try:
-    yield temporary_paths
-    for temporary, path in zip(temporary_paths, paths):
-      os.replace(temporary, path)
-  except (OSError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError,
-          tf.errors.ResourceExhaustedError) as error:
+    yield temporary
+    os.replace(temporary, path)
+  except (OSError, tf.errors.OpError) as error:
     raise InputError(
-        f"{paths[0]}: cannot be written: {error}; check the folder's rights "
-        "and the room on the disk.") from error
+        f"{path}: cannot be written: {error}; check the folder's rights and "
+        "the room on the disk.") from error
   finally:
-    for temporary in temporary_paths:
-      with contextlib.suppress(FileNotFoundError):
-        os.remove(temporary)
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(temporary)
 
 
 def write_records(
@@ -118,40 +112,38 @@ def write_records(
 
   They go under a temporary name, which is renamed at the end.
 
+  Args:
+    path: the file.
+    batches: the columns of a layout, arrays [B, S], [B, P], [B, K] or [B].
+
   Raises:
     InputError: the file cannot be written.
   """
   count = 0
-  with replacing([path]) as (temporary,):
+  with replacing(path) as temporary:
     with tf.io.TFRecordWriter(temporary) as writer:
       for batch in batches:
-        for record in encode(batch):
+        for record in example_protos.encode_rows(batch):
           writer.write(record)
           count += 1
   return count
 
 
-def parse(
-    serialized: tf.Tensor, *, max_seq_length: int,
-    max_predictions_per_seq: int
-) -> dict[str, tf.Tensor]:
+def parse(serialized: tf.Tensor, layout: Layout) -> dict[str, tf.Tensor]:
   """Parses a batch of serialized examples, inside a graph or outside.
 
   Args:
     serialized: string [B].
-    max_seq_length: S.
-    max_predictions_per_seq: P.
+    layout: what the records hold.
 
   Returns:
     The tensors of `signature`.
 
   Raises:
-    tf.errors.InvalidArgumentError: records of other lengths; `check_records`
-      says it in words, before the training starts.
+    tf.errors.InvalidArgumentError: records of another layout;
+      `check_records` says it in words, before the training starts.
   """
-  specs = signature(
-      max_seq_length=max_seq_length,
-      max_predictions_per_seq=max_predictions_per_seq)
+  specs = signature(layout)
   parsed = tf.io.parse_example(serialized, {
     name: tf.io.FixedLenFeature(
         spec.shape[1:] or [1],
@@ -172,36 +164,72 @@ def _values(feature: tf.train.Feature) -> Sequence[float]:
   return getattr(feature, kind).value if kind else []
 
 
-def _check_record(
-    where: str, record: bytes, specs: Mapping[str, tf.TensorSpec],
-    vocab_size: int | None
-) -> None:
-  """Raises `InputError` if a record is not of these shapes and this size."""
+def _parse_one(where: str, record: bytes) -> Mapping[str, Any]:
   try:
-    features = tf.train.Example.FromString(record).features.feature
+    return tf.train.Example.FromString(record).features.feature
   except Exception as error:  # DecodeError; protobuf is not our dependency.
     raise InputError(
         f"{where} is not a tf.train.Example ({error}); make the records with "
         "tools/create_pretraining_data.py.") from None
-  missing = [name for name in specs if name not in features]
+
+
+def _first_records(path: str, count: int) -> Iterator[tuple[str, Mapping]]:
+  """The first records, each with words that say which one it is."""
+  require(os.path.isfile(path), f"{path}: no such file.")
+  number = 0
+  serialized = tf.data.TFRecordDataset(path).as_numpy_iterator()
+  try:
+    for record in itertools.islice(serialized, count):
+      number += 1
+      where = f"{path}: record {number}"
+      yield where, _parse_one(where, record)
+  except (tf.errors.DataLossError, tf.errors.PermissionDeniedError) as error:
+    raise InputError(
+        f"{path}: cannot be read as TFRecords after {number} records "
+        f"({error.message}). Compressed files are not read.") from None
+  require(number > 0, f"{path}: holds no record; make the records anew.")
+
+
+def read_layout(path: str) -> Layout:
+  """What the records of a file hold, by the first of them.
+
+  Raises:
+    InputError: no such file, no TFRecords, no record in it.
+  """
+  [(_, found)] = _first_records(path, 1)
+  length = lambda name: len(_values(found[name])) if name in found else 0
+  return Layout(
+      max_seq_length=length("input_ids"),
+      max_predictions_per_seq=length("masked_lm_positions"),
+      max_examples_per_row=length("cls_positions"),
+      next_sentence="next_sentence_labels" in found)
+
+
+def _check_record(
+    where: str, found: Mapping[str, Any],
+    expected: Mapping[str, Feature], vocab_size: int | None
+) -> None:
+  """Raises `InputError` if a record is not of these shapes and this size."""
+  missing = [name for name in expected if name not in found]
   require(
       not missing,
       f"{where} lacks {', '.join(missing)}; it holds "
-      f"{', '.join(sorted(features)) or 'nothing'}. Make the records with "
+      f"{', '.join(sorted(found)) or 'nothing'}. Make the records with "
       "tools/create_pretraining_data.py.")
-  for feature in FEATURES:
-    values = _values(features[feature.name])
-    expected = specs[feature.name].shape[1:].num_elements()
+  for name, feature in expected.items():
+    size, wanted = len(_values(found[name])), feature.length or 1
     require(
-        len(values) == expected,
-        f"{where} has {len(values)} {feature.name}, and " + (
-          f"--{feature.length} is {expected}: pass --{feature.length}="
-          f"{len(values)}, or make the records anew." if feature.length else
-          f"{expected} is expected; make the records anew."))
+        size == wanted,
+        f"{where} has {size} {name}, and " + (
+          f"--{feature.option} is {wanted}: pass --{feature.option}={size}, "
+          "or make the records anew." if feature.option else
+          f"{wanted} is expected; make the records anew."))
   if vocab_size is None:
     return
   for name in ("input_ids", "masked_lm_ids"):
-    highest = max(_values(features[name]))
+    if name not in expected:
+      continue
+    highest = max(_values(found[name]))
     require(
         highest < vocab_size,
         f"{where} holds the id {highest} in {name}, and the vocabulary has "
@@ -210,15 +238,12 @@ def _check_record(
 
 
 def check_records(
-    path: str, *, max_seq_length: int, max_predictions_per_seq: int,
-    vocab_size: int | None = None
-) -> None:
+    path: str, layout: Layout, *, vocab_size: int | None = None) -> None:
   """Looks at the first records of a file before a training starts on it.
 
   Args:
     path: a TFRecord file, not compressed.
-    max_seq_length: S.
-    max_predictions_per_seq: P.
+    layout: what they must hold.
     vocab_size: number of entries of the vocabulary, if ids shall be checked.
 
   Raises:
@@ -226,21 +251,9 @@ def check_records(
       missing, another length (both numbers are in the message) or an id
       beyond the vocabulary.
   """
-  require(os.path.isfile(path), f"{path}: no such file.")
-  specs = signature(
-      max_seq_length=max_seq_length,
-      max_predictions_per_seq=max_predictions_per_seq)
-  count = 0
-  records = tf.data.TFRecordDataset(path).as_numpy_iterator()
-  try:
-    for record in itertools.islice(records, _NUM_CHECKED):
-      count += 1
-      _check_record(f"{path}: record {count}", record, specs, vocab_size)
-  except (tf.errors.DataLossError, tf.errors.PermissionDeniedError) as error:
-    raise InputError(
-        f"{path}: cannot be read as TFRecords after {count} records "
-        f"({error.message}). Compressed files are not read.") from None
-  require(count > 0, f"{path}: holds no record; make the records anew.")
+  expected = features(layout)
+  for where, found in _first_records(path, _NUM_CHECKED):
+    _check_record(where, found, expected, vocab_size)
 
 
 def _count_in_stats(path: str) -> int | None:

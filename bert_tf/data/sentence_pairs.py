@@ -55,7 +55,12 @@ class Pairs(NamedTuple):
   b_length: np.ndarray  # int32
   is_random_next: np.ndarray  # bool; True: B does not follow A
 
-  def __getitem__(self, index) -> "Pairs":
+  @property
+  def size(self) -> int:
+    """N."""
+    return len(self.a_start)
+
+  def select(self, index) -> "Pairs":
     """A selection of the pairs, by whatever indexes a numpy array."""
     return Pairs(*(array[index] for array in tuple(self)))
 

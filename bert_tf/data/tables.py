@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bert_tf.config import InputError
 from bert_tf.config import require
-from bert_tf.data.corpus import read_lines
+from bert_tf.data.text_files import read_lines
 
 
 def read_columns(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bert_tf import finetuning
 from bert_tf import losses
 from bert_tf import metrics
-from bert_tf.config import FinetuningConfig
+from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import read_columns

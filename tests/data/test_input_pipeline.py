@@ -1,14 +1,17 @@
 """The order of training: a pure function of seed, files and step."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bert_tf.config import InputError
+from bert_tf.data import dynamic_masking
 from bert_tf.data import input_pipeline
 from bert_tf.data import records
 
-LENGTHS = {"max_seq_length": 8, "max_predictions_per_seq": 2}
+LAYOUT = records.Layout(8, 2)
 
 
 def write_files(tmp_path, counts):
@@ -34,8 +37,8 @@ def write_files(tmp_path, counts):
 
 def order(paths, *, steps, batch_size=4, seed=1, first_step=0):
   batches = input_pipeline.training_batches(
-      paths, batch_size=batch_size, seed=seed, first_step=first_step,
-      **LENGTHS)
+      paths, layout=LAYOUT, batch_size=batch_size, seed=seed,
+      first_step=first_step)
   return [batch["input_ids"][:, 0].numpy().tolist()
           for batch in batches.take(steps)]
 
@@ -72,8 +75,8 @@ def test_the_order_of_the_files_does_not_matter_but_the_seed_does(tmp_path):
 
 def test_shapes_are_static(tmp_path):
   spec = input_pipeline.training_batches(
-      write_files(tmp_path, [4]), batch_size=4, seed=1,
-      **LENGTHS).element_spec
+      write_files(tmp_path, [4]), layout=LAYOUT, batch_size=4,
+      seed=1).element_spec
   assert {name: tuple(s.shape) for name, s in spec.items()} == {
     "input_ids": (4, 8), "input_mask": (4, 8), "segment_ids": (4, 8),
     "masked_lm_positions": (4, 2), "masked_lm_ids": (4, 2),
@@ -89,6 +92,35 @@ def test_fewer_records_than_a_batch_are_refused(tmp_path):
 def test_evaluation_sees_each_record_once_in_order(tmp_path):
   paths = write_files(tmp_path, [3, 2])
   batches = input_pipeline.evaluation_batches(
-      paths, batch_size=2, **LENGTHS)
+      paths, layout=LAYOUT, batch_size=2)
   assert [batch["input_ids"][:, 0].numpy().tolist() for batch in batches] == [
     [0, 1], [2, 3], [4]]
+
+
+def test_records_without_masks_get_new_ones_at_each_step(tmp_path):
+  ids = np.tile(np.arange(10, 18, dtype=np.int32), (4, 1))
+  path = str(tmp_path / "a.tfrecord")
+  records.write_records(path, [{
+    "input_ids": ids, "input_mask": np.ones_like(ids),
+    "segment_ids": np.zeros_like(ids)}])
+  mask = functools.partial(
+      dynamic_masking.mask_batch, special_ids=(2, 3, 0), mask_id=4,
+      vocab_size=30, masked_lm_prob=0.3, max_predictions_per_seq=2)
+  options = {"layout": records.read_layout(path), "mask": mask,
+             "batch_size": 4}
+
+  def positions(steps, **changes):
+    batches = input_pipeline.training_batches(
+        [path], **{**options, "seed": 1, **changes})
+    return [batch["masked_lm_positions"].numpy().tolist()
+            for batch in batches.take(steps)]
+
+  epochs = positions(6)
+  assert len({str(epoch) for epoch in epochs}) == 6
+  assert positions(2, first_step=4) == epochs[4:]
+  assert positions(6, seed=2) != epochs
+  # An evaluation is the same each time.
+  batches = input_pipeline.evaluation_batches([path], **options)
+  first, again = ([batch["input_ids"].numpy().tolist() for batch in batches]
+                  for _ in range(2))
+  assert first == again != [ids.tolist()]

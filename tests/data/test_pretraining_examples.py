@@ -1,7 +1,6 @@
-"""From text to record files: the recipe on real text, counts, bad input."""
+"""From documents to examples: the recipe and its variants."""
 
 import collections
-import dataclasses
 import gzip
 import json
 import random
@@ -10,8 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf.config import InputError
-from bert_tf.config import PretrainingDataConfig
+from bert_tf.arguments import CorpusConfig
+from bert_tf.arguments import PretrainingDataConfig
+from bert_tf.data import corpus
+from bert_tf.data import document_store
+from bert_tf.data import example_files
 from bert_tf.data import pretraining_examples
 from bert_tf.data import records
 from bert_tf.data import sentence_pairs
@@ -46,8 +48,10 @@ def tokenizer(uncased):
 
 @pytest.fixture(scope="module")
 def documents(books, tokenizer):
-  return pretraining_examples.tokenize_documents(
-      [books], tokenizer=tokenizer, sentence_splitter="rules")
+  texts = corpus.open_corpus(CorpusConfig(input_file=(books,)))
+  return pretraining_examples.tokenize_block(
+      list(texts.documents(collections.Counter())), tokenizer=tokenizer,
+      sentence_splitter="rules", seed=1).documents
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,8 @@ def made(books, uncased, tmp_path_factory):
       input_file=(books,), vocab_file=uncased, do_lower_case=True,
       output_file=tuple(str(folder / f"{n}.tfrecord") for n in range(3)),
       max_seq_length=S, max_predictions_per_seq=P, dupe_factor=4,
-      sentence_splitter="rules")
-  stats = pretraining_examples.run(config)
+      sentence_splitter="rules", num_workers=1)
+  stats = example_files.run(config)
   return stats, _read(*config.output_file), config
 
 
@@ -67,8 +71,7 @@ def _read(*paths):
   serialized = list(tf.data.TFRecordDataset(list(paths)).as_numpy_iterator())
   return {
     name: tensor.numpy() for name, tensor in records.parse(
-        tf.constant(serialized), max_seq_length=S,
-        max_predictions_per_seq=P).items()}
+        tf.constant(serialized), records.Layout(S, P)).items()}
 
 
 def _restored(rows):
@@ -221,7 +224,7 @@ def test_pairs_are_distributed_as_those_of_a_plain_loop(
   assert abs(len(ours.a_start) / len(plain) - 1) < 0.02
   assert abs(ours.is_random_next.mean() - plain[:, 2].mean()) < 0.01
   for label in (0, 1):
-    selected = ours[ours.is_random_next == label]
+    selected = ours.select(ours.is_random_next == label)
     expected = plain[plain[:, 2] == label]
     for got, column in ((selected.a_length, 0), (selected.b_length, 1)):
       steps = np.arange(62)
@@ -259,158 +262,194 @@ def test_the_stats_say_what_the_records_hold(made, documents):
   assert stats["random_next_share"] == rows["next_sentence_labels"].mean()
   assert stats["masked_share"] == weights.sum() / mask.sum()
   assert stats["padding_share"] == pytest.approx(1 - mask.mean())
-  assert stats["settings"] == dataclasses.asdict(config)
+  assert stats["settings"].items() >= {
+    "dupe_factor": 4, "max_seq_length": S, "sentence_splitter": "rules",
+    "input_file": list(config.input_file)}.items()
   folder = config.output_file[0].rpartition("/")[0]
   with open(f"{folder}/stats.json", encoding="utf-8") as file:
     assert json.load(file) == json.loads(json.dumps(stats))
 
 
-# What follows needs no real data.
+# The variants, on documents of numbers.
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-TEXT = "ab cd.\nef gh ij.\nkl mn.\n\nop qr.\nst uv wx.\nyz ab.\n"
-
-
-@pytest.fixture
-def make_config(tmp_path):
-  """A config for files in `tmp_path`: `make_config(text, **changes)`."""
-  vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *LETTERS]
-  vocabulary += [f"##{letter}" for letter in LETTERS]
-  (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-
-  def make(text=TEXT, **changes):
-    content = text if isinstance(text, bytes) else text.encode()
-    (tmp_path / "in.txt").write_bytes(content)
-    return PretrainingDataConfig(**{
-      "input_file": (str(tmp_path / "in.txt"),),
-      "output_file": (str(tmp_path / "out" / "a.tfrecord"),),
-      "vocab_file": str(tmp_path / "vocab.txt"), "do_lower_case": True,
-      "max_seq_length": S, "max_predictions_per_seq": P, "dupe_factor": 5,
-      **changes})
-
-  return make
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def _bytes_of(config):
-  pretraining_examples.run(config)
-  contents = []
-  for path in config.output_file:
-    with open(path, "rb") as file:
-      contents.append(file.read())
-  return contents
+@pytest.fixture(scope="module")
+def numbers():
+  """A tokenizer of 3,000 entries; the last thousand go on with a word."""
+  return BertTokenizer(
+      [*TOKENS, *map(str, range(1995)), *(f"##{n}" for n in range(1000))],
+      do_lower_case=False)
 
 
-def test_the_settings_reach_the_recipe(make_config):
-  text = "\n\n".join("ab cd.\n" * 300 for _ in range(2))
-
-  def stats(**changes):
-    return pretraining_examples.run(make_config(text, **changes))
-
-  # Sentences of five pieces fill rows of 64 but for the end of a document.
-  plain = stats(short_seq_prob=0.0)
-  assert plain["padding_share"] < 0.1
-  assert stats(short_seq_prob=1.0)["padding_share"] > 0.3
-  assert 0.135 < plain["masked_share"] < 0.165
-  few = stats(short_seq_prob=0.0, masked_lm_prob=0.05)
-  assert 0.04 < few["masked_share"] < 0.06
-  twice = stats(short_seq_prob=0.0, dupe_factor=10)
-  assert twice["instances"] == pytest.approx(2 * plain["instances"], rel=0.1)
+def make(numbers, documents, **changes):
+  """All rows, columns joined."""
+  part = {name: changes.pop(name) for name in ("part", "num_parts")
+          if name in changes}
+  config = PretrainingDataConfig(**{
+    "input_file": ("in.txt",), "output_file": ("a",), "vocab_file": "v",
+    "max_seq_length": 32, "max_predictions_per_seq": 5, **changes})
+  batches = [rows for rows, _ in pretraining_examples.make_batches(
+      sentence_pairs.Documents.from_lists(documents), config=config,
+      tokenizer=numbers, seed=np.random.SeedSequence(1), **part)]
+  return {name: np.concatenate([rows[name] for rows in batches])
+          for name in batches[0]}
 
 
-def test_the_same_seed_gives_the_same_bytes(make_config):
-  first = _bytes_of(make_config())
-  assert _bytes_of(make_config()) == first
-  assert _bytes_of(make_config(random_seed=1)) != first
+def random_documents(count, *, seed=1, sentences=6):
+  """Each piece says which document it is of: 10 d, ..., 10 d + 9."""
+  rng = np.random.default_rng(seed)
+  return [
+    [(10 * d + 5 + rng.integers(0, 10, rng.integers(1, 8))).tolist()
+     for _ in range(rng.integers(1, sentences))] for d in range(count)]
 
 
-def test_what_is_empty_is_skipped_and_counted(make_config):
-  text = "\n\nab.\n\u200b\ncd.\n \n\n\u200b\n\nef ?.\n\n\n"
-  stats = pretraining_examples.run(make_config(text))
-  # U+200B alone is a sentence of no piece: once in a document, once alone.
-  got = {name: stats[name] for name in (
-    "documents", "sentences", "pieces", "empty_sentences",
-    "empty_documents", "unknown_share")}
-  assert got == {
-    "documents": 2, "sentences": 3, "pieces": 10, "empty_sentences": 2,
-    "empty_documents": 1, "unknown_share": 0.1}
+def test_without_next_sentences_rows_are_full_and_have_no_label(numbers):
+  documents = random_documents(150)
+  rows = make(numbers, documents, nsp=False, masking="none", dupe_factor=3)
+  assert set(rows) == {"input_ids", "input_mask", "segment_ids"}
+  assert not rows["segment_ids"].any()
+  assert rows["input_mask"].mean() > 0.9
+  pieces = rows["input_ids"][rows["input_ids"] >= 5]
+  expected = np.bincount([p for d in documents for s in d for p in s])
+  assert np.array_equal(np.bincount(pieces), 3 * expected)
+  masked = make(numbers, documents, nsp=False, dupe_factor=3)
+  assert set(masked) - set(rows) == {
+    "masked_lm_positions", "masked_lm_ids", "masked_lm_weights"}
 
 
-def test_whole_words_are_masked_whole(make_config):
-  text = "\n\n".join("abc def ghi jkl mno pqr\nstu vwx" for _ in range(20))
-  config = make_config(text, do_whole_word_mask=True)
-  pretraining_examples.run(config)
-  rows = _read(*config.output_file)
-  restored = _restored(rows)
-  for ids, positions, weights in zip(
-      restored, rows["masked_lm_positions"], rows["masked_lm_weights"]):
-    chosen = set(positions[weights > 0].tolist())
-    for place in range(1, S):
-      is_continuation = ids[place] >= 6 + 26
-      if is_continuation and ids[place - 1] >= 6:
-        assert (place in chosen) == (place - 1 in chosen)
-  assert rows["masked_lm_weights"].sum() > 300
+def test_without_masks_the_rows_are_those_that_would_be_masked(numbers):
+  documents = random_documents(50)
+  plain = make(numbers, documents, masking="none")
+  masked = make(numbers, documents)
+  assert "masked_lm_ids" not in plain
+  row, slot = np.nonzero(masked["masked_lm_weights"])
+  ids = masked["input_ids"].copy()
+  assert (ids == 4).sum() > 100
+  ids[row, masked["masked_lm_positions"][row, slot]] = (
+    masked["masked_lm_ids"][row, slot])
+  assert np.array_equal(ids, plain["input_ids"])
+  assert np.array_equal(
+      masked["next_sentence_labels"], plain["next_sentence_labels"])
 
 
-@pytest.mark.parametrize("text, changes, words", [
-  (TEXT, {"input_file": ("/gone/a.txt",)}, "/gone/a.txt: no such file"),
-  (TEXT, {"input_file": ("/gone/*.txt",)}, "/gone/*.txt: no such file"),
-  ("ab cd.\nef gh.\n", {}, "1 document"),
-  ("\n\n", {}, "no text"),
-  (b"ab.\n\ncd \xe4f.\n", {}, "in.txt:3: byte 4"),
-  (TEXT, {"vocab_file": "/gone/vocab.txt"}, "/gone/vocab.txt"),
-  (TEXT, {"output_file": ("",)}, "--output_file: received nothing"),
-])
-def test_bad_input_is_refused_and_nothing_is_written(
-    make_config, tmp_path, text, changes, words):
-  config = make_config(text, **changes)
-  with pytest.raises(InputError) as error:
-    pretraining_examples.run(config)
-  assert words in str(error.value)
-  written = [path for path in tmp_path.rglob("*") if path.is_file()]
-  assert {path.name for path in written} == {"in.txt", "vocab.txt"}
+def test_any_split_of_the_masks(numbers):
+  documents = random_documents(150)
+  # Table 8 of the paper: [MASK], same, random.
+  for mask_share, same_share in (
+      (1, 0), (0.8, 0), (0.8, 0.2), (0, 0.2), (0, 0)):
+    rows = make(numbers, documents, dupe_factor=20, mask_share=mask_share,
+                same_share=same_share)
+    row, slot = np.nonzero(rows["masked_lm_weights"])
+    now = rows["input_ids"][row, rows["masked_lm_positions"][row, slot]]
+    was = rows["masked_lm_ids"][row, slot]
+    assert len(now) > 10_000  # Deviations up to 0.005.
+    assert abs(np.mean(now == 4) - mask_share) < 0.02
+    assert abs(np.mean(now == was) - same_share) < 0.02
 
 
-def test_a_vocabulary_without_mask_is_refused(make_config, tmp_path):
-  config = make_config()
-  vocabulary = (tmp_path / "vocab.txt").read_text()
-  (tmp_path / "vocab.txt").write_text(vocabulary.replace("[MASK]\n", ""))
-  with pytest.raises(InputError, match=r"\[MASK\]"):
-    pretraining_examples.run(config)
+def as_examples(rows):
+  """The rows of packed examples, each as (ids, segments, label)."""
+  for number in range(len(rows["input_ids"])):
+    owner = rows["example_ids"][number]
+    for example in range(1, owner.max() + 1):
+      here = owner == example
+      assert rows["position_ids"][number][here].tolist() == list(
+          range(here.sum()))
+      assert rows["cls_positions"][number, example - 1] == here.argmax()
+      assert rows["next_sentence_weights"][number, example - 1] == 1
+      yield (tuple(rows["input_ids"][number][here]),
+             tuple(rows["segment_ids"][number][here]),
+             rows["next_sentence_labels"][number, example - 1])
+    assert rows["next_sentence_weights"][number].sum() == owner.max()
 
 
-def test_bad_utf8_is_replaced_on_request(make_config):
-  config = make_config(b"ab.\n\ncd \xe4f.\n", on_bad_utf8="replace")
-  stats = pretraining_examples.run(config)
-  assert stats["lines_with_bad_utf8"] == 1
-  assert stats["pieces"] == 7  # U+FFFD is dropped: a ##b . c ##d f .
+def test_packed_rows_hold_the_same_examples_in_fewer_rows(numbers):
+  documents = random_documents(300)
+  options = {"masking": "none", "max_seq_length": 256}
+  plain = make(numbers, documents, **options)
+  packed = make(numbers, documents, pack_sequences=True, **options)
+  expected = collections.Counter(
+      (tuple(ids[mask > 0]), tuple(segments[mask > 0]), label)
+      for ids, mask, segments, label in zip(
+          plain["input_ids"], plain["input_mask"], plain["segment_ids"],
+          plain["next_sentence_labels"]))
+  assert collections.Counter(as_examples(packed)) == expected
+  assert packed["input_mask"].mean() > 0.95
+  assert len(packed["input_ids"]) * 5 < len(plain["input_ids"])
+  # In no order of length.
+  counts = packed["example_ids"].max(axis=1)
+  half = len(counts) // 2
+  assert abs(counts[:half].mean() / counts[half:].mean() - 1) < 0.1
 
 
-def test_outputs_that_cannot_be_are_refused_at_once(make_config, tmp_path):
-  twice = str(tmp_path / "a"), str(tmp_path / "." / "a")
-  for outputs, words in (
-      (twice, "names a file twice"),
-      ((str(tmp_path),), "is a folder"),
-      ((str(tmp_path / "in.txt"),), "one of the input files"),
-      ((str(tmp_path / "in.txt" / "a"),), "cannot make the folder"),
-      (tuple(str(tmp_path / f"{n}") for n in range(99)), "name fewer files")):
-    with pytest.raises(InputError, match=words):
-      pretraining_examples.run(make_config(output_file=outputs))
+def test_packed_rows_are_masked_like_others(numbers):
+  rows = make(numbers, random_documents(150), pack_sequences=True,
+              max_seq_length=64, max_predictions_per_seq=10, dupe_factor=2)
+  lengths = rows["input_mask"].sum(axis=1)
+  assert rows["masked_lm_weights"].sum(axis=1).tolist() == [
+    min(10, max(1, round(0.15 * int(n)))) for n in lengths]
+  assert (rows["masked_lm_ids"][rows["masked_lm_weights"] > 0] >= 5).all()
 
 
-@pytest.mark.parametrize("error", [InputError, OSError, KeyboardInterrupt])
-def test_an_error_in_the_middle_leaves_nothing(
-    make_config, tmp_path, monkeypatch, error):
-  config = make_config(output_file=tuple(
-      str(tmp_path / "out" / f"{n}.tfrecord") for n in range(3)))
-  write_records = records.write_records
+def test_the_parts_of_a_bucket_make_it_up(numbers):
+  documents = random_documents(40)
+  whole = make(numbers, documents, masking="none")
+  parts = [make(numbers, documents, masking="none", part=part, num_parts=3)
+           for part in range(3)]
+  for name, array in whole.items():
+    for number, part in enumerate(parts):
+      assert np.array_equal(part[name], array[number::3])
+  # The masks of two parts are other ones.
+  first, second = (
+    make(numbers, [documents[0]] * 2, part=part, num_parts=2)
+    for part in (0, 1))
+  assert not np.array_equal(
+      first["masked_lm_positions"][:5], second["masked_lm_positions"][:5])
 
-  def fail_at_the_third(path, batches):
-    if "2.tfrecord" in path:
-      raise error("No more room.")
-    return write_records(path, batches)
 
-  monkeypatch.setattr(records, "write_records", fail_at_the_third)
-  expected = InputError if error is OSError else error
-  with pytest.raises(expected, match="No more room"):
-    pretraining_examples.run(config)
-  assert list((tmp_path / "out").iterdir()) == []
+def test_a_random_b_comes_from_all_documents_alike(numbers):
+  documents = [[[5 + d] * 4] * 4 for d in range(100)]
+  rows = make(numbers, documents, masking="none", dupe_factor=60,
+              short_seq_prob=0.0, max_seq_length=16)
+  is_random = rows["next_sentence_labels"] == 1
+  ids = rows["input_ids"][is_random]
+  second = np.take_along_axis(
+      ids, rows["segment_ids"][is_random].argmax(axis=1)[:, None], 1)[:, 0] - 5
+  first = ids[:, 1] - 5
+  counts = np.bincount(second, minlength=100)
+  # Chi-square with 99 degrees of freedom: mean 99, deviation 14.
+  expected = counts.sum() / 100
+  assert counts.sum() > 5000
+  assert np.sum((counts - expected) ** 2 / expected) < 160
+  # And none stands out beside any A.
+  pairs = np.bincount(first * 100 + second, minlength=10_000)
+  assert (pairs.reshape(100, 100).diagonal() == 0).all()
+  assert pairs.max() < 8
+
+
+def test_sentences_longer_than_a_row_are_cut(numbers):
+  documents = [[list(range(5, 105))], [list(range(205, 305))]]
+  rows = make(numbers, documents, masking="none")
+  assert (rows["input_mask"].sum(axis=1) <= 32).all()
+  assert rows["next_sentence_labels"].all()  # one sentence: never its next
+
+
+def test_blocks_are_tokenized_and_what_is_empty_is_counted():
+  letters = BertTokenizer(
+      [*TOKENS, "a", "b", ".", "c"], do_lower_case=True)
+  block = [
+    corpus.Document(0, 0, ["a b. A", "\u200b"]), corpus.Document(0, 1, []),
+    corpus.Document(0, 2, ["\u200b"]), corpus.Document(0, 5, ["c", "z"])]
+  made = pretraining_examples.tokenize_block(
+      block, tokenizer=letters, sentence_splitter="rules", seed=3)
+  assert made.documents.pieces.tolist() == [5, 6, 7, 5, 8, 1]
+  assert made.documents.pieces.dtype == np.uint16
+  assert made.documents.sentence_starts.tolist() == [0, 3, 4, 5, 6]
+  assert made.documents.document_starts.tolist() == [0, 2, 4]
+  assert made.counts == {
+    "documents": 2, "empty_documents": 2, "sentences": 4,
+    "empty_sentences": 2, "pieces": 6, "unknown_pieces": 1}
+  assert made.hashes.tolist() == document_store.document_hashes(
+      [0, 0], [0, 5], seed=3).tolist()

@@ -10,7 +10,7 @@ from bert_tf.config import InputError
 from bert_tf.data import records
 
 S, P = 8, 2
-LENGTHS = {"max_seq_length": S, "max_predictions_per_seq": P}
+LAYOUT = records.Layout(max_seq_length=S, max_predictions_per_seq=P)
 
 
 def _batch(num_rows=5, seed=0):
@@ -63,10 +63,10 @@ def test_what_is_written_is_read_again(tmp_path):
   assert records.write_records(path, batches) == 8
   assert [f.name for f in tmp_path.iterdir()] == ["a.tfrecord"]
   dataset = tf.data.TFRecordDataset(path).batch(8).map(
-      lambda serialized: records.parse(serialized, **LENGTHS))
-  assert dataset.element_spec.keys() == records.signature(**LENGTHS).keys()
+      lambda serialized: records.parse(serialized, LAYOUT))
+  assert dataset.element_spec.keys() == records.signature(LAYOUT).keys()
   (parsed,) = dataset
-  for name, spec in records.signature(**LENGTHS).items():
+  for name, spec in records.signature(LAYOUT).items():
     expected = np.concatenate([batch[name] for batch in batches])
     assert parsed[name].dtype == spec.dtype
     assert spec.shape.is_compatible_with(parsed[name].shape)
@@ -76,7 +76,7 @@ def test_what_is_written_is_read_again(tmp_path):
 def test_the_signature_says_the_whole_shape():
   got = {
     name: (spec.shape.as_list(), spec.dtype.name)
-    for name, spec in records.signature(**LENGTHS).items()}
+    for name, spec in records.signature(LAYOUT).items()}
   assert got == {
     "input_ids": ([None, S], "int32"),
     "input_mask": ([None, S], "int32"),
@@ -90,50 +90,55 @@ def test_the_signature_says_the_whole_shape():
 
 def test_records_of_the_original_are_read(tmp_path):
   path = _write(tmp_path / "a.tfrecord", _example())
-  records.check_records(path, vocab_size=104, **LENGTHS)
-  parsed = records.parse(tf.constant([_example()] * 2), **LENGTHS)
+  records.check_records(path, LAYOUT, vocab_size=104)
+  parsed = records.parse(tf.constant([_example()] * 2), LAYOUT)
   assert parsed["next_sentence_labels"].numpy().tolist() == [1, 1]
   assert parsed["input_ids"].shape == (2, S)
   assert parsed["masked_lm_weights"].numpy().tolist() == [[1, 0]] * 2
 
 
-def test_our_records_are_those_of_the_original():
-  batch = {
-    "input_ids": np.array([[101, 7, 103, 102, 9, 102, 0, 0]]),
-    "input_mask": np.array([[1, 1, 1, 1, 1, 1, 0, 0]]),
-    "segment_ids": np.array([[0, 0, 0, 0, 1, 1, 0, 0]]),
-    "masked_lm_positions": np.array([[2, 0]]),
-    "masked_lm_ids": np.array([[55, 0]]),
-    "masked_lm_weights": np.array([[1.0, 0.0]], np.float32),
-    "next_sentence_labels": np.array([1])}
-  (record,) = records.encode(batch)
-  ours = tf.train.Example.FromString(record)
-  assert ours == tf.train.Example.FromString(_example())
+def test_the_layout_of_a_file_is_that_of_its_first_record(tmp_path):
+  path = tmp_path / "a.tfrecord"
+  assert records.read_layout(_write(path, _example())) == LAYOUT
+  plain = {name: None for name in (
+    "masked_lm_positions", "masked_lm_ids", "masked_lm_weights",
+    "next_sentence_labels")}
+  assert records.read_layout(_write(path, _example(**plain))) == (
+    records.Layout(S, next_sentence=False))
+  packed = records.Layout(S, P, 3)
+  rows = {
+    name: np.ones([2] + spec.shape[1:].as_list(), spec.dtype.as_numpy_dtype)
+    for name, spec in records.signature(packed).items()}
+  assert {name: rows[name].shape[1] for name in rows} == {
+    "input_ids": 8, "input_mask": 8, "segment_ids": 8,
+    "masked_lm_positions": 2, "masked_lm_ids": 2, "masked_lm_weights": 2,
+    "example_ids": 8, "position_ids": 8, "cls_positions": 3,
+    "next_sentence_labels": 3, "next_sentence_weights": 3}
+  records.write_records(str(path), [rows])
+  assert records.read_layout(str(path)) == packed
+  records.check_records(str(path), packed)
+  with pytest.raises(InputError, match="lacks example_ids, position_ids"):
+    records.check_records(_write(path, _example()), packed)
 
 
-def test_the_features_come_in_one_order_in_every_process():
-  for record in records.encode(_batch()):
-    places = [record.index(name.encode()) for name in sorted(_batch())]
-    assert places == sorted(places)
-
-
-@pytest.mark.parametrize("changes, lengths, words", [
-  ({"segment_ids": None}, {}, ["lacks segment_ids", "input_ids"]),
-  ({}, {"max_seq_length": 16},
+@pytest.mark.parametrize("changes, layout, vocab_size, words", [
+  ({"segment_ids": None}, {}, None, ["lacks segment_ids", "input_ids"]),
+  ({}, {"max_seq_length": 16}, None,
    ["has 8 input_ids", "--max_seq_length is 16", "--max_seq_length=8"]),
-  ({}, {"max_predictions_per_seq": 5},
+  ({}, {"max_predictions_per_seq": 5}, None,
    ["has 2 masked_lm_positions", "--max_predictions_per_seq is 5"]),
-  ({"input_mask": [1] * 7}, {}, ["has 7 input_mask"]),
-  ({"next_sentence_labels": [0, 1]}, {}, ["has 2 next_sentence_labels"]),
-  ({}, {"vocab_size": 103}, ["the id 103 in input_ids", "103 entries"]),
-  ({"masked_lm_ids": [500, 0]}, {"vocab_size": 200},
+  ({"input_mask": [1] * 7}, {}, None, ["has 7 input_mask"]),
+  ({"next_sentence_labels": [0, 1]}, {}, None, ["has 2 next_sentence_labels"]),
+  ({}, {}, 103, ["the id 103 in input_ids", "103 entries"]),
+  ({"masked_lm_ids": [500, 0]}, {}, 200,
    ["the id 500 in masked_lm_ids", "200 entries"]),
 ])
 def test_records_that_do_not_fit_are_refused(
-    tmp_path, changes, lengths, words):
+    tmp_path, changes, layout, vocab_size, words):
   path = _write(tmp_path / "a.tfrecord", _example(**changes))
   with pytest.raises(InputError) as error:
-    records.check_records(path, **{**LENGTHS, **lengths})
+    records.check_records(
+        path, LAYOUT._replace(**layout), vocab_size=vocab_size)
   for word in [f"{path}: record 1", *words]:
     assert word in str(error.value)
 
@@ -142,7 +147,7 @@ def test_a_foreign_vocabulary_shows_in_a_later_record_too(tmp_path):
   path = _write(
       tmp_path / "a.tfrecord", _example(), _example(masked_lm_ids=[900, 0]))
   with pytest.raises(InputError, match="record 2 holds the id 900"):
-    records.check_records(path, vocab_size=500, **LENGTHS)
+    records.check_records(path, LAYOUT, vocab_size=500)
 
 
 def test_what_is_no_record_file_is_refused(tmp_path):
@@ -157,7 +162,7 @@ def test_what_is_no_record_file_is_refused(tmp_path):
       (foreign, "record 1 is not a tf.train.Example"),
       (str(tmp_path / "gone"), "no such file")):
     with pytest.raises(InputError) as error:
-      records.check_records(path, **LENGTHS)
+      records.check_records(path, LAYOUT)
     assert path in str(error.value) and words in str(error.value)
 
 

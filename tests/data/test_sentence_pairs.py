@@ -47,8 +47,8 @@ def test_unused_sentences_are_put_back_and_all_others_used_once():
   for seed in range(200):
     pairs = _draw(documents, 13, passes=1, seed=seed)
     assert (pairs.a_length == 5).all() and (pairs.b_length == 5).all()
-    own = pairs[pairs.a_start < 35]
-    own = own[np.argsort(own.a_start)]
+    own = pairs.select(pairs.a_start < 35)
+    own = own.select(np.argsort(own.a_start))
     expected_start = 0
     for a, b, is_random in zip(
         own.a_start, own.b_start, own.is_random_next):
@@ -69,7 +69,7 @@ def test_unused_sentences_are_put_back_and_all_others_used_once():
 
 def test_a_ends_at_any_sentence_but_the_last_with_equal_chances():
   pairs = _draw(_documents([5, 5, 5, 5], [20]), 23)
-  follows = pairs[(pairs.a_start == 0) & ~pairs.is_random_next]
+  follows = pairs.select((pairs.a_start == 0) & ~pairs.is_random_next)
   assert _is_close(
       _shares(follows.a_length.tolist()), {5: 1/3, 10: 1/3, 15: 1/3}, 0.05)
   assert (follows.a_length + follows.b_length == 20).all()
@@ -80,7 +80,7 @@ def test_sentences_are_gathered_until_the_target_is_reached():
   # Target 10. From sentence 0: 4 4 2. From 1: 4 2 3 is not enough, 4 2 3 3
   # is, and two pieces are cut. From 2 and 3 the document ends before.
   pairs = _draw(_documents([4, 4, 2, 3, 3], [9]), 13)
-  follows = pairs[~pairs.is_random_next & (pairs.a_start < 16)]
+  follows = pairs.select(~pairs.is_random_next & (pairs.a_start < 16))
   totals = follows.a_length + follows.b_length
   seen = set(zip(follows.a_start.tolist(), totals.tolist()))
   # A from sentence 1 starts at 4, or at 5 or 6 if it lost pieces in front.
@@ -89,7 +89,7 @@ def test_sentences_are_gathered_until_the_target_is_reached():
 
 def test_half_of_the_pairs_with_a_choice_are_random():
   pairs = _draw(_documents([5, 5], [3, 3, 3, 3]), 13)
-  first = pairs[pairs.a_start == 0]
+  first = pairs.select(pairs.a_start == 0)
   assert _is_close(_shares(first.is_random_next.tolist()), {
     False: 0.5, True: 0.5})
 
@@ -98,7 +98,7 @@ def test_random_b_is_any_sentence_of_any_other_document():
   # Document 0 has one sentence. Its B is document 1 or 2 with one half each,
   # and within a document all sentences have equal chances.
   pairs = _draw(_documents([5], [9], [5, 5, 5]), 13)
-  own = pairs[pairs.a_start == 0]
+  own = pairs.select(pairs.a_start == 0)
   assert own.is_random_next.all() and len(own.a_start) == PASSES
   # Of the nine pieces four go, from both ends: B starts at 5 to 9.
   starts = np.where(own.b_start < 14, 5, own.b_start)
@@ -110,7 +110,7 @@ def test_random_b_gathers_what_the_target_leaves():
   # A has 3 of 10 pieces: B takes sentences until 7 are reached, 2 + 2 + 4,
   # or until its document ends; the eight are then cut to seven.
   pairs = _draw(_documents([3], [2, 2, 4, 2]), 13)
-  own = pairs[pairs.a_start == 0]
+  own = pairs.select(pairs.a_start == 0)
   lengths = {3: 7, 4: 7, 5: 7, 7: 6, 11: 2}
   assert set(own.b_start.tolist()) == {3, 4, 5, 6, 7, 11}
   for start, length in zip(own.b_start.tolist(), own.b_length.tolist()):
@@ -122,7 +122,7 @@ def test_random_b_gathers_what_the_target_leaves():
 
 def test_random_b_has_a_sentence_even_if_a_fills_the_target():
   pairs = _draw(_documents([30], [2, 2]), 13)
-  own = pairs[pairs.a_start < 30]
+  own = pairs.select(pairs.a_start < 30)
   assert set(own.b_length.tolist()) == {2}
   assert set(own.a_length.tolist()) == {8}
 
@@ -133,7 +133,7 @@ def test_short_targets_are_uniform_from_two_on():
 
   def totals(short):
     pairs = _draw(documents, 8, short=short)
-    first = pairs[(pairs.a_start == 0) & ~pairs.is_random_next]
+    first = pairs.select((pairs.a_start == 0) & ~pairs.is_random_next)
     return _shares((first.a_length + first.b_length).tolist())
 
   assert totals(0.0) == {5: 1.0}
@@ -145,7 +145,7 @@ def test_short_targets_are_uniform_from_two_on():
 
 def test_a_target_holds_for_a_document_through_a_pass():
   pairs = _draw(_documents([1] * 60, [1] * 60), 8, short=1.0, passes=1)
-  own = pairs[(pairs.a_start < 58) & ~pairs.is_random_next]
+  own = pairs.select((pairs.a_start < 58) & ~pairs.is_random_next)
   assert len(own.a_start) > 4
   assert len(set((own.a_length + own.b_length).tolist())) == 1
 

@@ -9,6 +9,8 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+import time
 from typing import Any
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(
@@ -60,9 +62,8 @@ def peer_python(cache_dir: str, name: str, packages: list[list[str]]) -> str:
   python = os.path.join(environment, "bin", "python")
   done = os.path.join(environment, "installed.json")
   if os.path.exists(done):
-    with open(done, encoding="utf-8") as file:
-      if json.load(file) == packages:
-        return python
+    if read_json(done) == packages:
+      return python
   print(f"Installing {name} into {environment}, once.", file=sys.stderr)
   subprocess.run(
       [sys.executable, "-m", "venv", "--clear", environment], check=True)
@@ -95,6 +96,61 @@ class Peer:
   def close(self) -> None:
     self._process.stdin.close()
     self._process.wait()
+
+
+def _processes(root: int) -> list[int]:
+  """A process and all that descend from it."""
+  children = {}
+  for path in glob.glob("/proc/[0-9]*/stat"):
+    try:
+      with open(path, encoding="utf-8", errors="replace") as file:
+        stat = file.read()
+    except OSError:  # ended since
+      continue
+    parent = int(stat.rpartition(")")[2].split()[1])
+    children.setdefault(parent, []).append(int(path.split("/")[2]))
+  found = [root]
+  for process in found:
+    found += children.get(process, [])
+  return found
+
+
+def memory_mib(root: int) -> float:
+  """Proportional set sizes of a process and its descendants, summed."""
+  total = 0
+  for process in _processes(root):
+    try:
+      with open(f"/proc/{process}/smaps_rollup", encoding="utf-8") as file:
+        total += next(
+            int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+      continue
+  return total / 1024
+
+
+def run_measured(command: list[str]) -> dict[str, float]:
+  """Runs a program: `seconds` from start to end, `peak_mib` of memory."""
+  start, peak = time.perf_counter(), 0.0
+  with tempfile.TemporaryFile("w+") as errors:
+    process = subprocess.Popen(command, stderr=errors)
+    while process.poll() is None:
+      peak = max(peak, memory_mib(process.pid))
+      time.sleep(0.2)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+      errors.seek(0)
+      sys.exit(f"{command[1]} failed:\n{errors.read()[-3000:]}")
+  return {"seconds": seconds, "peak_mib": peak}
+
+
+def read_json(path: str) -> Any:
+  with open(path, encoding="utf-8") as file:
+    return json.load(file)
+
+
+def last_json(output: str) -> dict[str, Any]:
+  """What a program printed as its last line."""
+  return json.loads(output.strip().split("\n")[-1])
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,356 @@
+"""The arguments of the programs: frozen dataclasses that check themselves.
+
+A field's default and its help text have their one home here, and
+`bert_tf.command_line` makes the flags from them.
+
+Standard library only.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+from bert_tf.config import check_number
+from bert_tf.config import require
+
+
+def option(default: Any = dataclasses.MISSING, *, help: str, **metadata):
+  """A dataclass field that becomes a flag; without a default, a required one.
+
+  `choices=(...)` restricts the values; the flag and `check_options` obey it.
+  """
+  return dataclasses.field(
+      default=default, metadata={"help": help, **metadata})
+
+
+def check_options(config: Any) -> None:
+  """Checks each field of an options dataclass against its metadata."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    choices = field.metadata.get("choices")
+    if choices and value is not None:
+      require(
+          value in choices,
+          f"--{field.name}: received {value!r}; must be one of "
+          f"{', '.join(choices)}.")
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if low is not None and value is not None:
+      kind = int if isinstance(value, int) else float
+      check_number(f"--{field.name}", value, kind, low, high)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+  """Which pieces the masked-LM objective hides, and behind what."""
+
+  max_predictions_per_seq: int = option(
+      20, low=1, help="Most masked pieces in a row.")
+  masked_lm_prob: float = option(
+      0.15, low=0.0, high=1.0, help="Share of pieces to mask.")
+  do_whole_word_mask: bool = option(
+      False, help="Mask all pieces of a word or none.")
+  mask_share: float = option(
+      0.8, low=0.0, high=1.0,
+      help="Share of the chosen pieces that become [MASK].")
+  same_share: float = option(
+      0.1, low=0.0, high=1.0,
+      help="Share of them that stay; the rest become random pieces.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        self.mask_share + self.same_share <= 1 + 1e-9,
+        f"--mask_share and --same_share: received {self.mask_share} and "
+        f"{self.same_share}; together they are at most 1.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+  """The arguments that say where text is read, see `data.corpus`."""
+
+  input_file: tuple[str, ...] = option(
+      (), help="Text files, plain or .gz, .bz2, .xz, .zst, as names or globs, "
+               "with commas; - is standard input.")
+  input_format: str = option(
+      "auto", choices=("auto", "text", "jsonl", "wikiextractor"),
+      help="text: a blank line ends a document. jsonl: an object a line. "
+           "wikiextractor: documents in <doc ...> and </doc>. auto: jsonl if "
+           "a file is named so, wikiextractor if it starts so, else text.")
+  text_field: str = option(
+      "text", help="The field of JSON Lines, or of the examples of "
+                   "--tfds_name, that holds the text.")
+  tfds_name: str | None = option(
+      None, help="A TensorFlow Datasets dataset to read in the place of "
+                 "--input_file, such as wikipedia/20230601.de; it is fetched "
+                 "if it is not there yet.")
+  tfds_split: str = option(
+      "train", help="The split of --tfds_name, or a part, such as train[:1%].")
+  tfds_data_dir: str | None = option(
+      None, help="Where prepared datasets lie. Not given: "
+                 "~/tensorflow_datasets.")
+  on_bad_utf8: str = option(
+      "error", choices=("error", "replace"),
+      help="What to do with bytes that are not UTF-8.")
+
+  def __post_init__(self):
+    check_options(self)
+    received = "both" if self.input_file else "neither"
+    require(
+        bool(self.input_file) != bool(self.tfds_name),
+        f"--input_file and --tfds_name: received {received}; give one of "
+        "them.")
+    require(
+        "-" not in self.input_file or len(self.input_file) == 1,
+        f"--input_file: received {','.join(self.input_file)}; standard input "
+        "(-) must stand alone.")
+    require(
+        self.input_format == "auto" or not self.tfds_name,
+        f"--input_format: received {self.input_format!r} with --tfds_name; "
+        "it is for --input_file only.")
+    require(
+        not self.tfds_data_dir or bool(self.tfds_name),
+        "--tfds_data_dir: received without --tfds_name.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocabularyConfig(CorpusConfig):
+  """Arguments of `tools/learn_vocabulary.py`."""
+
+  output_file: str = option(help="The vocabulary to write, an entry a line.")
+  vocab_size: int = option(
+      30522, low=100, help="Number of entries, special ones included.")
+  init_vocab_file: str | None = option(
+      None, help="A vocabulary to extend: its entries keep their ids, new ones "
+                 "fill its [unused] slots first and are appended then, up to "
+                 "--vocab_size. Not given: a new one is learnt.")
+  num_unused: int = option(
+      0, low=0, help="Slots [unused0], [unused1], ... for later additions: so "
+                     "many in a new vocabulary, left free in an extended one.")
+  do_lower_case: bool = option(
+      True, help="Lower-case the text and strip accents.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingDataConfig(CorpusConfig, MaskingConfig):
+  """Arguments of `tools/create_pretraining_data.py`."""
+
+  output_file: tuple[str, ...] = option(
+      help="TFRecord files to write, with commas. One name may become several "
+           "files, NAME-00000-of-00012, ...: as many as --num_files says or "
+           "as a large corpus needs. stats.json is written beside the first.")
+  num_files: int | None = option(
+      None, low=1, help="How many files to write; with one --output_file.")
+  bucket: str | None = option(
+      None, help="i/n: makes file i (from 0) of n files and no other, for "
+                 "array jobs on a cluster; with one --output_file.")
+  num_workers: int = option(
+      0, low=0, help="Processes to work with; 0: one for each core. The bytes "
+                     "of the files do not depend on it.")
+  vocab_file: str = option(help="The WordPiece vocabulary, an entry a line.")
+  do_lower_case: bool | None = option(
+      None, help="Lower-case the text and strip accents. Not given: as "
+                 "tokenizer_config.json beside the vocabulary says, or as "
+                 "the vocabulary itself shows.")
+  nsp: bool = option(
+      True, help="Pairs of segments with a next-sentence label. False: rows "
+                 "of full sentences, without a label.")
+  pack_sequences: bool = option(
+      False, help="Put several short examples into a row, which attend to "
+                  "themselves only.")
+  masking: str = option(
+      "static", choices=("static", "none"),
+      help="static: the records hold masks. none: they do not, and "
+           "run_pretraining.py draws them anew in each epoch.")
+  max_seq_length: int = option(
+      128, low=8, help="Length of a row, [CLS] and [SEP] included.")
+  random_seed: int = option(
+      12345, low=0, help="The same seed gives the same bytes.")
+  dupe_factor: int = option(
+      10, low=1, help="Passes over the corpus, each with its own masks.")
+  short_seq_prob: float = option(
+      0.1, low=0.0, high=1.0,
+      help="Probability that a document gets, for one pass, a random, shorter "
+           "target length.")
+  sentence_splitter: str = option(
+      "none", choices=("none", "rules"),
+      help="none: a sentence a line, as in the original. rules: a line is "
+           "running text, and sentences are found in it.")
+
+  def __post_init__(self):
+    CorpusConfig.__post_init__(self)
+    MaskingConfig.__post_init__(self)
+    require(
+        self.max_predictions_per_seq <= self.max_seq_length - 3,
+        f"--max_predictions_per_seq: received {self.max_predictions_per_seq}; "
+        f"a sequence of {self.max_seq_length} holds at most "
+        f"{self.max_seq_length - 3} pieces beside [CLS] and two [SEP].")
+    require(
+        len(self.output_file) == 1 or not (self.num_files or self.bucket),
+        f"--output_file: received {len(self.output_file)} names; with "
+        "--num_files or --bucket there must be one, which is numbered.")
+    require(
+        not (self.num_files and self.bucket),
+        "--num_files and --bucket: give one of the two; --bucket=i/n says how "
+        "many files there are.")
+    _ = self.bucket_numbers
+
+  @property
+  def bucket_numbers(self) -> tuple[int, int] | None:
+    """(i, n) of --bucket=i/n."""
+    if self.bucket is None:
+      return None
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", self.bucket)
+    numbers = tuple(map(int, match.groups())) if match else (0, 0)
+    require(
+        numbers[0] < numbers[1], f"--bucket: received {self.bucket!r}; must "
+        "be i/n with i from 0 to n - 1, such as 0/40.")
+    return numbers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingConfig(MaskingConfig):
+  """Arguments of `run_pretraining.py`.
+
+  How to mask is for records that were made with --masking=none.
+  """
+
+  input_file: tuple[str, ...] = option(
+      help="TFRecord files for training, as names or globs, with commas.")
+  output_dir: str = option(
+      help="The model directory to write; the run's state and metrics too.")
+  bert_config_file: str | None = option(
+      None, help="bert_config.json: the shape of the model. Not given: that "
+                 "of --init_checkpoint.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary of the records. Not given: that of "
+                 "--init_checkpoint.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+  init_checkpoint: str | None = option(
+      None, help="Where to start: a checkpoint's prefix, a model directory, "
+                 "a Hugging Face directory or an exported SavedModel.")
+  eval_input_file: tuple[str, ...] = option(
+      (), help="Held-out TFRecord files. Not given: --input_file.")
+  max_seq_length: int = option(
+      128, low=8, help="Length of the records.")
+  do_train: bool = option(False, help="Train.")
+  do_eval: bool = option(
+      False, help="Evaluate, during training and at its end.")
+  train_batch_size: int = option(32, low=1, help="Examples a step.")
+  eval_batch_size: int = option(8, low=1, help="Examples an evaluation step.")
+  learning_rate: float = option(
+      5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
+  num_train_steps: int = option(100000, low=1, help="Steps in all.")
+  num_warmup_steps: int = option(
+      10000, low=0, help="Steps over which the learning rate rises.")
+  save_checkpoints_steps: int = option(
+      1000, low=1, help="Steps between two saved states.")
+  eval_steps: int | None = option(
+      None, low=1, help="Steps between two evaluations. Not given: "
+                        "--save_checkpoints_steps.")
+  max_eval_steps: int = option(
+      100, low=1, help="Batches an evaluation takes at most.")
+  log_steps: int = option(
+      100, low=1, help="Steps between two lines of metrics.")
+  random_seed: int = option(
+      12345, low=0, help="Fixes initial weights, order of data and dropout.")
+
+  def __post_init__(self):
+    super().__post_init__()
+    require(
+        self.do_train or self.do_eval,
+        "Received neither --do_train nor --do_eval; give at least one.")
+    require(
+        self.bert_config_file or self.init_checkpoint,
+        "Received neither --bert_config_file nor --init_checkpoint; one of "
+        "them must give the shape of the model.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuningConfig:
+  """Arguments of `run_finetuning.py`."""
+
+  task_name: str = option(help="The task; see bert_tf/tasks.")
+  data_dir: str = option(help="The folder of train.tsv, dev.tsv, test.tsv.")
+  output_dir: str = option(
+      help="The model directory to write; the run's state and metrics too.")
+  init_checkpoint: str | None = option(
+      None, help="Where to start: a checkpoint's prefix, a model directory, "
+                 "a Hugging Face directory or an exported SavedModel. Not "
+                 "given: random weights. Without --do_train: the fine-tuned "
+                 "model, if it is not that of --output_dir.")
+  bert_config_file: str | None = option(
+      None, help="bert_config.json: the shape of the model. Not given: that "
+                 "of --init_checkpoint.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary. Not given: that of --init_checkpoint.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+  text_column: str = option(
+      "text", help="Column of the text: a name in the header, or a number "
+                   "from 0 in files that have none.")
+  label_column: str = option(
+      "label", help="Column of the label, in the same way.")
+  max_seq_length: int = option(
+      128, low=8, help="Longer texts are cut; [CLS] and [SEP] count.")
+  do_train: bool = option(False, help="Train on train.tsv.")
+  do_eval: bool = option(
+      False, help="Evaluate on dev.tsv, during training and at its end.")
+  do_predict: bool = option(
+      False, help="Write predictions.tsv for test.tsv, or for dev.tsv where "
+                  "there is no test.tsv.")
+  train_batch_size: int = option(32, low=1, help="Examples a step.")
+  eval_batch_size: int = option(8, low=1, help="Examples an evaluation step.")
+  predict_batch_size: int = option(
+      8, low=1, help="Examples a prediction step.")
+  learning_rate: float = option(
+      5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
+  num_train_epochs: float = option(
+      3.0, low=0.0, help="Passes over the training examples.")
+  warmup_proportion: float = option(
+      0.1, low=0.0, high=1.0,
+      help="Share of the steps over which the learning rate rises.")
+  save_checkpoints_steps: int = option(
+      1000, low=1, help="Steps between two saved states.")
+  eval_steps: int | None = option(
+      None, low=1, help="Steps between two evaluations. Not given: once an "
+                        "epoch.")
+  log_steps: int = option(
+      50, low=1, help="Steps between two lines of metrics.")
+  on_bad_utf8: str = option(
+      "error", choices=("error", "replace"),
+      help="What to do with bytes that are not UTF-8.")
+  random_seed: int = option(
+      12345, low=0, help="Fixes the head's weights, order and dropout.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        self.do_train or self.do_eval or self.do_predict,
+        "Received none of --do_train, --do_eval, --do_predict; give at "
+        "least one.")
+    require(
+        not self.do_train or self.bert_config_file or self.init_checkpoint,
+        "Received neither --bert_config_file nor --init_checkpoint; one of "
+        "them must give the shape of the model.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+  """Arguments of `tools/export_saved_model.py`."""
+
+  model_dir: str = option(
+      help="A model directory, pretrained or fine-tuned, or any other "
+           "checkpoint that --init_checkpoint takes.")
+  export_dir: str = option(
+      help="Where the versions lie; the next one is written.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary. Not given: that of --model_dir.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+
+  def __post_init__(self):
+    check_options(self)
