@@ -18,6 +18,7 @@ import filecmp
 import gzip
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,36 +78,39 @@ def end_after(process: subprocess.Popen, seconds: float | None) -> bool:
   return True
 
 
+def are_equal(one: str, other: str) -> bool:
+  """Whether two folders hold the same files, `stats.json` apart."""
+  names, others = (
+    set(os.listdir(folder)) - {"stats.json"} for folder in (one, other))
+  _, different, missing = filecmp.cmpfiles(one, other, names, shallow=False)
+  print(f"finished: {len(names)} files, {len(different)} differ, "
+        f"{len(missing) + len(others ^ names)} are missing or too many",
+        flush=True)
+  return not different and others == names
+
+
 def prove_kills(arguments: argparse.Namespace, folder: str) -> bool:
-  start = lambda name: subprocess.Popen(
-      command(arguments, arguments.corpus,
-              os.path.join(folder, name, "a.tfrecord"), "--num_files=8"),
-      stderr=subprocess.PIPE, text=True)
+  """Sets of files one after the other, until there were enough kills."""
+  undisturbed, killed = (
+    os.path.join(folder, name) for name in ("undisturbed", "killed"))
+  start = lambda folder: subprocess.Popen(
+      command(arguments, arguments.corpus, os.path.join(folder, "a.tfrecord"),
+              "--num_files=8"), stderr=subprocess.PIPE, text=True)
   began = time.monotonic()
-  end_after(start("undisturbed"), None)
+  end_after(start(undisturbed), None)
   seconds = time.monotonic() - began
   rng = random.Random(arguments.seed)
-  kills = 0
+  kills, is_good = 0, True
   while kills < arguments.kills:
-    if end_after(start("killed"), 1 + rng.random() * seconds / 2):
-      break
+    if end_after(start(killed), 1 + rng.random() * seconds * 0.9):
+      is_good &= are_equal(undisturbed, killed)
+      shutil.rmtree(killed)
+      continue
     kills += 1
-    done = [name for name in os.listdir(os.path.join(folder, "killed"))
-            if not name.endswith(".work") and ".tmp-" not in name]
-    print(f"kill {kills}: {len(done)} files are there", flush=True)
-    if len(done) == 8:
-      break
-  end_after(start("killed"), None)
-  names = sorted(set(os.listdir(os.path.join(folder, "undisturbed"))) - {
-    "stats.json"})
-  others = set(os.listdir(os.path.join(folder, "killed"))) - {"stats.json"}
-  _, different, missing = filecmp.cmpfiles(
-      os.path.join(folder, "undisturbed"), os.path.join(folder, "killed"),
-      names, shallow=False)
-  print(f"{kills} kills, {len(names)} files, {len(different)} differ, "
-        f"{len(missing) + len(others ^ set(names))} are missing or too many.",
-        flush=True)
-  return not different and others == set(names)
+    there = [name for name in os.listdir(killed) if name.endswith("-of-00008")]
+    print(f"kill {kills}: {len(there)} files are there", flush=True)
+  end_after(start(killed), None)
+  return are_equal(undisturbed, killed) and is_good
 
 
 def main() -> None:

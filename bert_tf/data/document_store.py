@@ -32,7 +32,7 @@ from bert_tf.data.sentence_pairs import starts_of
 
 # Small enough for the memory of a worker, large enough that thousands of
 # blocks are a big corpus.
-CHARACTERS_PER_BLOCK = 1 << 23
+CHARACTERS_PER_BLOCK = 1 << 22
 _COUNTS_FILE = "counts.json"
 # The random next sentence of a pair comes from the same bucket: as many
 # documents are always in it, if the corpus has them.

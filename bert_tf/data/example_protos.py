@@ -26,29 +26,44 @@ def encode_rows(columns: Mapping[str, np.ndarray]) -> list[bytes]:
   >>> list(row)
   [10, 13, 10, 11, 10, 1, 97, 18, 6, 26, 4, 10, 2, 172, 2]
   """
-  features = [
-    _encode_feature(name.encode("utf-8"), array.reshape(len(array), -1))
-    for name, array in sorted(columns.items())]
-  rows = map(b"".join, zip(*features, strict=True))
+  parts, fixed = [], []
+  for name, array in sorted(columns.items()):
+    name, values = name.encode("utf-8"), array.reshape(len(array), -1)
+    if np.issubdtype(values.dtype, np.floating):
+      fixed.append(_fixed_entries(
+          name, _FLOAT_LIST, values.astype("<f4").view(np.uint8)))
+    elif values.max() < 128:  # a byte each
+      fixed.append(_fixed_entries(name, _INT64_LIST, values.astype(np.uint8)))
+    else:
+      parts += [*_split(fixed), *_entries(name, values)]
+      fixed = []
+  parts += _split(fixed)
+  rows = map(b"".join, zip(*parts, strict=True))
   return [_field(1, len(row)) + row for row in rows]
 
 
-def _encode_feature(name: bytes, values: np.ndarray) -> list[bytes]:
-  """The entry of one feature in the map of each row."""
-  if np.issubdtype(values.dtype, np.floating):
-    kind, payloads = _FLOAT_LIST, _split(values.astype("<f4").view(np.uint8))
-  elif values.max(initial=0) < 128:  # a byte each
-    kind, payloads = _INT64_LIST, _split(values.astype(np.uint8))
-  else:
-    kind, payloads = _INT64_LIST, _varints(values)
-  return [_entry_head(name, kind, len(data)) + data for data in payloads]
+def _fixed_entries(name: bytes, kind: int, values: np.ndarray) -> np.ndarray:
+  """A feature's entries in the map of each row, all of a length: uint8."""
+  head = np.frombuffer(_entry_head(name, kind, values.shape[1]), np.uint8)
+  return np.concatenate(
+      [np.broadcast_to(head, (len(values), len(head))), values], axis=1)
 
 
-def _split(rows: np.ndarray) -> list[bytes]:
-  """The rows of a uint8 [N, width] as bytes."""
-  data, width = rows.tobytes(), rows.shape[1]
-  return [
-    data[start:start + width] for start in range(0, len(data), width)]
+def _split(entries: list[np.ndarray]) -> list[list[bytes]]:
+  """Neighbouring features of fixed length as one part of each row, or none."""
+  if not entries:
+    return []
+  data = np.concatenate(entries, axis=1)
+  width, data = data.shape[1], data.tobytes()
+  return [[
+    data[start:start + width] for start in range(0, len(data), width)]]
+
+
+def _entries(name: bytes, values: np.ndarray) -> list[list[bytes]]:
+  """A feature's entries in the map of each row: their heads and the rest."""
+  payloads = _varints(values)
+  return [[_entry_head(name, _INT64_LIST, len(data)) for data in payloads],
+          payloads]
 
 
 def _varints(values: np.ndarray) -> list[bytes]:
@@ -58,7 +73,7 @@ def _varints(values: np.ndarray) -> list[bytes]:
   """
   flat = values.astype(np.uint32).ravel()
   width = np.ones(flat.size, np.uint8)  # bytes of each number
-  for bits in (7, 14, 21, 28):
+  for bits in range(7, int(flat.max()).bit_length(), 7):
     width += flat >= 1 << bits
   ends = np.cumsum(width, dtype=np.int64)
   data = np.empty(ends[-1], np.uint8)

@@ -201,23 +201,24 @@ def join_pairs(
   ...     pad_id=0)["input_ids"].tolist()
   [[1, 5, 6, 2, 7, 2, 0, 0]]
   """
-  place = np.arange(max_seq_length)  # [S]
+  place = np.arange(max_seq_length, dtype=np.int32)  # [S]
   a_length = pairs.a_length[:, None]  # [N, 1]
   length = a_length + pairs.b_length[:, None] + NUM_SPECIAL_PIECES
-  is_a = (place >= 1) & (place <= a_length)  # [N, S]
-  is_b = (place >= a_length + 2) & (place < length - 1)
-  is_sep = (place == a_length + 1) | (place == length - 1)
+  is_a = place <= a_length  # [N, S], [CLS] included
+  is_token = place < length
   source = np.where(
-      is_a, pairs.a_start[:, None] + place - 1,
-      pairs.b_start[:, None] + place - a_length - 2)
-  input_ids = np.full(is_a.shape, pad_id, np.int32)
-  is_text = is_a | is_b
-  input_ids[is_text] = documents.pieces[source[is_text]]
-  input_ids[is_sep] = sep_id
-  input_ids[:, 0] = cls_id
+      is_a, pairs.a_start[:, None] - 1,
+      pairs.b_start[:, None] - a_length - 2) + place
+  # What lies outside of the two segments is replaced.
+  input_ids = np.where(
+      is_token, documents.pieces.take(source, mode="clip"), pad_id)
+  input_ids = input_ids.astype(np.int32, copy=False)
+  row = np.arange(pairs.size)
+  for column, token in ((0, cls_id), (pairs.a_length + 1, sep_id),
+                        (length[:, 0] - 1, sep_id)):
+    input_ids[row, column] = token
   return {
     "input_ids": input_ids,
-    "input_mask": (place < length).astype(np.int32),
-    "segment_ids": (
-      (place >= a_length + 2) & (place < length)).astype(np.int32),
+    "input_mask": is_token.astype(np.int32),
+    "segment_ids": (is_token & (place > a_length + 1)).astype(np.int32),
   }

@@ -26,20 +26,25 @@ _BEFORE_A_NUMBER = frozenset("""
 
 _CJK_CLOSING = """["'”’」』）】〕］｝〗〟｣]"""
 
-# A stop, what closes a quotation or a bracket, white space, what opens the
-# next one; or a stop of Chinese and Japanese, which needs no white space. The
-# full-width ． is one after their characters only, and not before a digit. A
-# sentence goes on after a quotation before a comma or と, って, など ("he
-# said"), and a stop at the end of a title, 《谁？》, ends none.
-_CANDIDATE = re.compile(
-    rf"""(?<![.!?…]) (?P<stop>[.!?…؟۔।॥։]+) ["'”’»)\]}}_*]* \s+
-        (?=["'“‘«([{{_*¿¡—–-]* \s? (?P<next>[^\W_]|[$£€]))
-    | (?: (?<![。！？｡]) [。！？｡]++
-        | (?<=[々\u3040-\u30ff\u3400-\u9fff」』）]) ．(?!\d))
-      (?: {_CJK_CLOSING}++ (?![と、，；：]|って|など)
-        | (?!{_CJK_CLOSING}|[》〉]))
-      \s*+ (?=\S)""",
-    re.VERBOSE)
+# A stop, what closes a quotation or a bracket, white space, and what opens the
+# next one. Begins with a set of characters, which `re` searches fast.
+_CANDIDATE = r"""
+    (?P<stop>[.!?…؟۔।॥։] (?<![.!?…][.!?…؟۔।॥։]) [.!?…؟۔।॥։]*)
+    ["'”’»)\]}_*]* \s+
+    (?=["'“‘«([{_*¿¡—–-]* \s? (?P<next>[^\W_]|[$£€]))"""
+# A stop of Chinese and Japanese, which needs no white space. The full-width ．
+# is one after their characters only, and not before a digit. A sentence goes
+# on after a quotation before a comma or と, って, など ("he said"), and a stop
+# at the end of a title, 《谁？》, ends none.
+_CJK_CANDIDATE = rf"""
+    (?: (?<![。！？｡]) [。！？｡]++
+      | (?<=[々\u3040-\u30ff\u3400-\u9fff」』）]) ．(?!\d))
+    (?: {_CJK_CLOSING}++ (?![と、，；：]|って|など)
+      | (?!{_CJK_CLOSING}|[》〉]))
+    \s*+ (?=\S)"""
+_CANDIDATES = re.compile(_CANDIDATE, re.VERBOSE)
+_ALL_CANDIDATES = re.compile(f"{_CANDIDATE} | {_CJK_CANDIDATE}", re.VERBOSE)
+_CJK_STOP = re.compile("[。！？｡．]")
 
 # "1.", "IV." or "b)." at the start of a sentence numbers it.
 _ENUMERATOR = re.compile(r"\W*(?:\d+|[ivxlc]+|[^\W\d_])\W*", re.IGNORECASE)
@@ -84,7 +89,8 @@ def split_sentences(text: str) -> list[str]:
   """
   sentences = []
   start = 0
-  for match in _CANDIDATE.finditer(text):
+  candidates = _ALL_CANDIDATES if _CJK_STOP.search(text) else _CANDIDATES
+  for match in candidates.finditer(text):
     stop, end = match["stop"], match.start()
     before = text[max(start, end - _LONGEST_WORD):end]
     if stop is None or _ends_sentence(before, stop, match["next"]):
