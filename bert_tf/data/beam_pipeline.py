@@ -126,7 +126,7 @@ def run(config: PretrainingDataConfig, beam_options: Sequence[str]) -> None:
       "--input_file: Beam reads files; name some.")
   require(
       bool(config.num_files) or len(config.output_file) > 1,
-      "--num_files: must be given, and be about the corpus in 30 MB of text.")
+      "--num_files: must be given, and be about the corpus in 25 MB of text.")
   entries = read_vocabulary(config.vocab_file)
   if config.do_lower_case is None:
     config = dataclasses.replace(

@@ -37,8 +37,8 @@ from bert_tf.vocabulary_files import read_vocabulary
 
 _LOGGER = logging.getLogger(__name__)
 
-# What fits in memory: about 30 MB of English, 100 MB for a worker.
-PIECES_PER_BUCKET = 8_000_000
+# What fits in memory: about 25 MB of English, 100 MB for a worker.
+PIECES_PER_BUCKET = 6_000_000
 # Settings that change nothing in the files.
 _NOT_IN_FILES = ("num_workers", "bucket")
 

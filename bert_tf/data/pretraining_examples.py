@@ -25,7 +25,7 @@ from bert_tf.tokenization import BertTokenizer
 
 # One call of the tokenizer, and of the masking: large enough for their fixed
 # costs to vanish, small enough for the memory not to show.
-_CHARACTERS_PER_CALL = 1 << 20
+_CHARACTERS_PER_CALL = 1 << 18
 _PLACES_PER_CALL = 1 << 19
 # How many rows' worth of examples are packed together.
 _CALLS_PER_PACKING = 8

@@ -72,3 +72,25 @@ def test_each_benchmark_says_what_it_does(name, capsys):
 def test_a_corpus_that_is_not_there_is_named(tmp_path):
   with pytest.raises(SystemExit, match="nothing.txt: no such file"):
     benchmark.main(["vocabulary", f"--corpus={tmp_path}/nothing.txt"])
+
+
+def test_memory_is_summed_over_all_processes(tmp_path):
+  """The children of children too; 100 MB each."""
+  holds = "data = bytearray(100_000_000); data[::4096] = b'x' * 24415; "
+  child = f"import time; {holds} time.sleep(1.5)"
+  parent = (
+    f"import subprocess, sys; {holds} "
+    f"subprocess.run([sys.executable, '-c', {child!r}])")
+  found = harness.run_measured([sys.executable, "-c", parent])
+  assert 200 < found["peak_mib"] < 300
+  assert found["seconds"] > 1.5
+
+
+def test_a_program_that_fails_ends_the_benchmark():
+  with pytest.raises(SystemExit, match="No such luck"):
+    harness.run_measured([sys.executable, "-c", "raise SystemExit('No such luck')"])
+
+
+def test_the_spread_of_rates():
+  assert harness.spread_rows("M/s", {"ours": [3.0, 1.0, 2.5]}, ".2f") == [
+    ("M/s", "median", "least", "greatest"), ("ours", "2.50", "1.00", "3.00")]

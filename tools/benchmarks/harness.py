@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,16 @@ def run_measured(command: list[str]) -> dict[str, float]:
       errors.seek(0)
       sys.exit(f"{command[1]} failed:\n{errors.read()[-3000:]}")
   return {"seconds": seconds, "peak_mib": peak}
+
+
+def spread_rows(
+    what: str, rates: dict[str, list[float]], form: str
+) -> list[tuple[str, ...]]:
+  """The rows of a table: median, least and greatest of each."""
+  return [(what, "median", "least", "greatest")] + [
+    (label, *(format(of(values), form)
+              for of in (statistics.median, min, max)))
+    for label, values in rates.items()]
 
 
 def read_json(path: str) -> Any:

@@ -108,12 +108,11 @@ def run(arguments: argparse.Namespace) -> harness.Report:
       ratios.append(ours[-1]["rate"] / plain[-1]["rate"])
   median = lambda rows, key: statistics.median(row[key] for row in rows)
   ratio, peak = statistics.median(ratios), median(ours, "peak_mib")
-  rows = [
-    ("examples a second", "median", "least", "greatest"),
-    *((name, *(f"{of(row['rate'] for row in rows):,.0f}"
-               for of in (statistics.median, min, max)))
-      for name, rows in ((f"bert_tf, {arguments.num_workers} workers", ours),
-                         ("plain Python, a tenth of the documents", plain)))]
+  rows = harness.spread_rows("examples a second", {
+    f"bert_tf, {arguments.num_workers} workers": [
+      row["rate"] for row in ours],
+    "plain Python, a tenth of the documents": [
+      row["rate"] for row in plain]}, ",.0f")
   notes = [
     f"{stats['documents']:,} documents, {size / 1e6:.1f} MB, "
     f"{stats['instances']:,} examples of length "

@@ -137,10 +137,9 @@ def run(arguments: argparse.Namespace) -> harness.Report:
                   f"{THREADS} threads",
     "original": "the original in Python, a tenth of the texts",
   }
-  rows = [("M pieces a second", "median", "least", "greatest")] + [
-    (labels[name], *(f"{f(rates[name]) / 1e6:.2f}"
-                     for f in (statistics.median, min, max)))
-    for name in labels]
+  rows = harness.spread_rows("M pieces a second", {
+    label: [rate / 1e6 for rate in rates[name]]
+    for name, label in labels.items()}, ".2f")
   notes = [
     f"{len(texts):,} paragraphs, {found['pieces']:,} pieces; median of "
     f"{arguments.runs} paired runs",
