@@ -91,8 +91,9 @@ def pretrain(demo: Demo) -> None:
       demo.path("pretraining_config.json"),
       {**MODEL.to_dict(), **NO_DROPOUT})
   demo.run("Pretraining", "run_pretraining.py",
-           input_file=demo.path("records", "train", "train.tfrecord"),
-           eval_input_file=demo.path("records", "heldout", "heldout.tfrecord"),
+           input_file=demo.path("records", "train", "train.tfrecord*"),
+           eval_input_file=demo.path(
+               "records", "heldout", "heldout.tfrecord*"),
            do_train=True, do_eval=True,
            bert_config_file=demo.path("pretraining_config.json"),
            vocab_file=demo.path("vocab.txt"),
