@@ -39,8 +39,8 @@ _LOGGER = logging.getLogger(__name__)
 
 # What fits in memory: about 25 MB of English, 100 MB for a worker.
 PIECES_PER_BUCKET = 6_000_000
-# Settings that change nothing in the files.
-_NOT_IN_FILES = ("num_workers", "bucket")
+# Settings that change nothing in the files. (What is in the vocabulary does.)
+_NOT_IN_FILES = ("num_workers", "bucket", "vocab_file", "tfds_data_dir")
 
 
 def file_names(output_file: Sequence[str], num_files: int) -> list[str]:
