@@ -10,6 +10,8 @@ import os
 from typing import Any
 
 HIDDEN_ACTIVATIONS = ("gelu", "gelu_exact", "relu", "tanh", "linear")
+# What a position sees: all others, or those before it and itself.
+ATTENTIONS = ("bidirectional", "left_to_right")
 
 # Layers and hidden size of the released models. Heads are 64 wide and the
 # feed-forward layer is four times the hidden size in all of them.
@@ -94,6 +96,9 @@ class BertConfig:
 
   `hidden_act` "gelu" is the tanh approximation, as in the original code;
   "gelu_exact" is the form with erf, which checkpoints from Hugging Face use.
+  `attention` "left_to_right" is the ablation of Devlin et al. 2019, section
+  5.1; the key is written only then, so that other readers know all the keys
+  of a BERT.
 
   >>> BertConfig.from_size("tiny", vocab_size=100).num_attention_heads
   2
@@ -110,6 +115,7 @@ class BertConfig:
   max_position_embeddings: int = 512
   type_vocab_size: int = 2
   initializer_range: float = 0.02
+  attention: str = "bidirectional"
 
   def __post_init__(self):
     for name in (
@@ -128,6 +134,10 @@ class BertConfig:
         self.hidden_act in HIDDEN_ACTIVATIONS,
         f"hidden_act: received {self.hidden_act!r}; must be one of "
         f"{', '.join(HIDDEN_ACTIVATIONS)}.")
+    require(
+        self.attention in ATTENTIONS,
+        f"attention: received {self.attention!r}; must be one of "
+        f"{', '.join(ATTENTIONS)}.")
 
   @classmethod
   def from_size(cls, size: str, **overrides) -> "BertConfig":
@@ -163,5 +173,12 @@ class BertConfig:
     except InputError as error:
       raise InputError(f"{path}: {error}") from None
 
+  @property
+  def is_causal(self) -> bool:
+    return self.attention == "left_to_right"
+
   def to_dict(self) -> dict[str, Any]:
-    return dataclasses.asdict(self)
+    values = dataclasses.asdict(self)
+    if not self.is_causal:
+      del values["attention"]
+    return values

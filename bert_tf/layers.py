@@ -50,12 +50,13 @@ def layer_norm(dtype=None) -> keras.layers.LayerNormalization:
       epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
 
 
-def attention_bias(input_mask, example_ids=None):
+def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
   """What attention adds to the scores: 0 = seen, MASK_BIAS = hidden.
 
   Float32 [B, 1, 1, S] of an `input_mask` [B, S] (1 = attend), on the side of
   the keys. With the `example_ids` [B, S] of packed rows [B, 1, S, S]: a piece
-  sees its own example alone. A query of padding sees no key, or padding if
+  sees its own example alone. With `is_causal` [B, 1, S, S] too: it sees what
+  stands before it, and itself. A query of padding sees no key, or padding if
   the mask is all ones: finite either way, and nothing reads it.
   """
   seen = ops.cast(input_mask, "float32")[:, None, None, :]  # [B, 1, 1, S]
@@ -63,6 +64,9 @@ def attention_bias(input_mask, example_ids=None):
     same = ops.equal(
         example_ids[:, None, :, None], example_ids[:, None, None, :])
     seen = seen * ops.cast(same, "float32")  # [B, 1, S, S]
+  if is_causal:
+    length = ops.shape(input_mask)[1]
+    seen = seen * ops.tril(ops.ones((length, length)))  # [B, 1, S, S]
   return (1.0 - seen) * MASK_BIAS
 
 

@@ -134,7 +134,9 @@ class BertEncoder(BertModel):
     if segment_ids is None:
       segment_ids = ops.zeros_like(input_ids)
 
-    bias = attention_bias(input_mask, inputs.get("example_ids"))
+    bias = attention_bias(
+        input_mask, inputs.get("example_ids"),
+        is_causal=self.config.is_causal)
     x = self.embeddings(
         input_ids, segment_ids, position_ids=inputs.get("position_ids"),
         dropout_seed=seed)
