@@ -15,6 +15,8 @@ _HOMES = {
   "load_encoder": "checkpoints",
   "load_pretraining_model": "checkpoints",
   "load_tokenizer": "checkpoints",
+  "pretraining_losses": "losses",
+  "inputs_and_targets": "losses",
 }
 
 __all__ = sorted(_HOMES)

@@ -208,7 +208,104 @@ class PretrainingDataConfig(CorpusConfig, MaskingConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainingConfig(MaskingConfig):
+class TrainingConfig:
+  """What both programs that train take: the model, the engine, the watching."""
+
+  output_dir: str = option(
+      help="The model directory to write; the run's state and metrics too.")
+  init_checkpoint: str | None = option(
+      None, help="Where to start: a checkpoint's prefix, a model directory, "
+                 "a Hugging Face directory or an exported SavedModel. Not "
+                 "given: random weights. Fine-tuning without --do_train: the "
+                 "fine-tuned model, if it is not that of --output_dir.")
+  bert_config_file: str | None = option(
+      None, help="bert_config.json: the shape of the model. Not given: that "
+                 "of --init_checkpoint.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary. Not given: that of --init_checkpoint.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+  train_batch_size: int = option(
+      32, low=1, help="Examples a step, over all replicas and micro-batches.")
+  eval_batch_size: int = option(8, low=1, help="Examples an evaluation step.")
+  learning_rate: float = option(
+      5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
+  optimizer: str = option(
+      "adamw", choices=("adamw", "lamb"),
+      help="adamw: that of the original. lamb: for batches of thousands (You "
+           "et al. 2020).")
+  bias_correction: bool | None = option(
+      None, help="Correct the bias of Adam's moments. Not given: in "
+                 "fine-tuning and with lamb only; the original does not.")
+  learning_rate_schedule: str = option(
+      "linear", choices=("linear", "polynomial", "cosine", "constant"),
+      help="How the learning rate falls after the warm-up.")
+  polynomial_power: float = option(
+      0.5, low=0.0, help="The power of the polynomial schedule: 1 is linear.")
+  save_checkpoints_steps: int = option(
+      1000, low=1, help="Steps between two saved states.")
+  random_seed: int = option(
+      12345, low=0, help="Fixes initial weights, order of data and dropout.")
+  distribution_strategy: str = option(
+      "one_device",
+      choices=("one_device", "mirrored", "multi_worker_mirrored", "tpu"),
+      help="one_device: the first GPU, or the CPU. mirrored: all GPUs of this "
+           "machine. multi_worker_mirrored: those of all machines in the "
+           "environment variable TF_CONFIG. tpu: see --tpu_name.")
+  tpu_name: str | None = option(
+      None, help="Name or address of the TPU; with "
+                 "--distribution_strategy=tpu. Not given: that of this "
+                 "machine.")
+  worker_timeout: int = option(
+      600, low=1, help="Seconds to wait for the other workers at the start.")
+  gradient_accumulation_steps: int = option(
+      1, low=1, help="Micro-batches a replica works through one after the "
+                     "other in a step; the result is that of one large one.")
+  iterations_per_loop: int = option(
+      1, low=1, help="Steps in one call of the compiled loop; a TPU needs "
+                     "many.")
+  mixed_precision: str = option(
+      "none", choices=("none", "bfloat16", "float16"),
+      help="Type of the matrix products. Weights, norms, softmax and losses "
+           "are float32 always; float16 has a dynamic loss scale.")
+  jit_compile: bool = option(
+      False, help="Compile forward and backward pass with XLA.")
+  rematerialize: bool = option(
+      False, help="Compute each block again in the backward pass: less "
+                  "memory, a third more work.")
+  deterministic: bool = option(
+      False, help="The same bits in each run on the same kind of machine, "
+                  "stopped and gone on with or not.")
+  log_steps: int = option(
+      100, low=1, help="Steps between two lines of metrics.")
+  eval_steps: int | None = option(
+      None, low=1, help="Steps between two evaluations. Not given: "
+                        "--save_checkpoints_steps, and an epoch in "
+                        "fine-tuning.")
+  peak_flops: float | None = option(
+      None, low=1.0, help="FLOP/s that all devices reach together at best, "
+                          "such as 989e12 of one H100 in bfloat16; metrics "
+                          "then tell the share that the model gets.")
+  profile_steps: str | None = option(
+      None, help="FIRST,LAST: steps to profile, into OUTPUT_DIR/profile.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        self.train_batch_size % self.gradient_accumulation_steps == 0,
+        f"--train_batch_size: received {self.train_batch_size}, which is not "
+        f"a multiple of --gradient_accumulation_steps "
+        f"({self.gradient_accumulation_steps}).")
+    require(
+        not self.tpu_name or self.distribution_strategy == "tpu",
+        f"--tpu_name: received {self.tpu_name!r} with "
+        f"--distribution_strategy={self.distribution_strategy}; it is for "
+        "tpu.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingConfig(TrainingConfig, MaskingConfig):
   """Arguments of `run_pretraining.py`.
 
   How to mask is for records that were made with --masking=none.
@@ -216,48 +313,30 @@ class PretrainingConfig(MaskingConfig):
 
   input_file: tuple[str, ...] = option(
       help="TFRecord files for training, as names or globs, with commas.")
-  output_dir: str = option(
-      help="The model directory to write; the run's state and metrics too.")
-  bert_config_file: str | None = option(
-      None, help="bert_config.json: the shape of the model. Not given: that "
-                 "of --init_checkpoint.")
-  vocab_file: str | None = option(
-      None, help="The vocabulary of the records. Not given: that of "
-                 "--init_checkpoint.")
-  do_lower_case: bool | None = option(
-      None, help="Casing of the vocabulary. Not given: as "
-                 "tokenizer_config.json beside it says, or as it shows.")
-  init_checkpoint: str | None = option(
-      None, help="Where to start: a checkpoint's prefix, a model directory, "
-                 "a Hugging Face directory or an exported SavedModel.")
   eval_input_file: tuple[str, ...] = option(
       (), help="Held-out TFRecord files. Not given: --input_file.")
   max_seq_length: int = option(
       128, low=8, help="Length of the records.")
+  objective: str = option(
+      "masked_lm", choices=("masked_lm", "left_to_right"),
+      help="masked_lm: that of BERT. left_to_right: each piece predicts the "
+           "next and sees those before it only, without next sentence; an "
+           "ablation of the paper.")
+  nsp: bool = option(
+      True, help="False: leave out the next-sentence loss, where the records "
+                 "have its labels.")
   do_train: bool = option(False, help="Train.")
   do_eval: bool = option(
       False, help="Evaluate, during training and at its end.")
-  train_batch_size: int = option(32, low=1, help="Examples a step.")
-  eval_batch_size: int = option(8, low=1, help="Examples an evaluation step.")
-  learning_rate: float = option(
-      5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
   num_train_steps: int = option(100000, low=1, help="Steps in all.")
   num_warmup_steps: int = option(
       10000, low=0, help="Steps over which the learning rate rises.")
-  save_checkpoints_steps: int = option(
-      1000, low=1, help="Steps between two saved states.")
-  eval_steps: int | None = option(
-      None, low=1, help="Steps between two evaluations. Not given: "
-                        "--save_checkpoints_steps.")
   max_eval_steps: int = option(
       100, low=1, help="Batches an evaluation takes at most.")
-  log_steps: int = option(
-      100, low=1, help="Steps between two lines of metrics.")
-  random_seed: int = option(
-      12345, low=0, help="Fixes initial weights, order of data and dropout.")
 
   def __post_init__(self):
-    super().__post_init__()
+    TrainingConfig.__post_init__(self)
+    MaskingConfig.__post_init__(self)
     require(
         self.do_train or self.do_eval,
         "Received neither --do_train nor --do_eval; give at least one.")
@@ -268,26 +347,11 @@ class PretrainingConfig(MaskingConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuningConfig:
+class FinetuningConfig(TrainingConfig):
   """Arguments of `run_finetuning.py`."""
 
   task_name: str = option(help="The task; see bert_tf/tasks.")
   data_dir: str = option(help="The folder of train.tsv, dev.tsv, test.tsv.")
-  output_dir: str = option(
-      help="The model directory to write; the run's state and metrics too.")
-  init_checkpoint: str | None = option(
-      None, help="Where to start: a checkpoint's prefix, a model directory, "
-                 "a Hugging Face directory or an exported SavedModel. Not "
-                 "given: random weights. Without --do_train: the fine-tuned "
-                 "model, if it is not that of --output_dir.")
-  bert_config_file: str | None = option(
-      None, help="bert_config.json: the shape of the model. Not given: that "
-                 "of --init_checkpoint.")
-  vocab_file: str | None = option(
-      None, help="The vocabulary. Not given: that of --init_checkpoint.")
-  do_lower_case: bool | None = option(
-      None, help="Casing of the vocabulary. Not given: as "
-                 "tokenizer_config.json beside it says, or as it shows.")
   text_column: str = option(
       "text", help="Column of the text: a name in the header, or a number "
                    "from 0 in files that have none.")
@@ -295,38 +359,35 @@ class FinetuningConfig:
       "label", help="Column of the label, in the same way.")
   max_seq_length: int = option(
       128, low=8, help="Longer texts are cut; [CLS] and [SEP] count.")
+  head: str = option(
+      "linear", choices=("linear", "bilstm"),
+      help="linear: that of the paper. bilstm: a bidirectional LSTM below it, "
+           "as in the paper's ablation.")
   do_train: bool = option(False, help="Train on train.tsv.")
   do_eval: bool = option(
       False, help="Evaluate on dev.tsv, during training and at its end.")
   do_predict: bool = option(
       False, help="Write predictions.tsv for test.tsv, or for dev.tsv where "
                   "there is no test.tsv.")
-  train_batch_size: int = option(32, low=1, help="Examples a step.")
-  eval_batch_size: int = option(8, low=1, help="Examples an evaluation step.")
   predict_batch_size: int = option(
       8, low=1, help="Examples a prediction step.")
-  learning_rate: float = option(
-      5e-5, low=0.0, help="The highest learning rate, after the warm-up.")
   num_train_epochs: float = option(
       3.0, low=0.0, help="Passes over the training examples.")
   warmup_proportion: float = option(
       0.1, low=0.0, high=1.0,
       help="Share of the steps over which the learning rate rises.")
-  save_checkpoints_steps: int = option(
-      1000, low=1, help="Steps between two saved states.")
-  eval_steps: int | None = option(
-      None, low=1, help="Steps between two evaluations. Not given: once an "
-                        "epoch.")
-  log_steps: int = option(
-      50, low=1, help="Steps between two lines of metrics.")
+  layer_decay: float = option(
+      1.0, low=0.0, high=1.0,
+      help="The learning rate of a block is this many times that of the block "
+           "above it.")
   on_bad_utf8: str = option(
       "error", choices=("error", "replace"),
       help="What to do with bytes that are not UTF-8.")
-  random_seed: int = option(
-      12345, low=0, help="Fixes the head's weights, order and dropout.")
+  log_steps: int = option(
+      50, low=1, help="Steps between two lines of metrics.")
 
   def __post_init__(self):
-    check_options(self)
+    super().__post_init__()
     require(
         self.do_train or self.do_eval or self.do_predict,
         "Received none of --do_train, --do_eval, --do_predict; give at "

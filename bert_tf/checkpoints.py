@@ -12,11 +12,14 @@ like it:
 
 `open_source` also takes a checkpoint's prefix, a Hugging Face directory and
 a SavedModel that this project exported. Training state (optimizer, step) is
-kept elsewhere: see `training`.
+kept elsewhere: see `training`. All of them may be remote, see `files`.
 """
 
 import dataclasses
+import functools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bert_tf import files
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import read_json
@@ -86,7 +90,7 @@ class ModelSource:
 
 
 def _existing(path: str) -> str | None:
-  return path if os.path.exists(path) else None
+  return path if files.exists(path) else None
 
 
 def _config_in(directory: str) -> BertConfig | None:
@@ -94,11 +98,23 @@ def _config_in(directory: str) -> BertConfig | None:
   return BertConfig.from_json_file(path) if path else None
 
 
+def open_reader(prefix: str):
+  """What reads a TensorFlow checkpoint: its shapes, its tensors.
+
+  `tf.train.load_checkpoint` would first ask whether the prefix is a folder,
+  which not every file system answers well (`ram://` says yes).
+
+  Raises:
+    tf.errors.OpError: the files are not there, or not whole.
+  """
+  return tf.compat.v1.train.NewCheckpointReader(prefix)
+
+
 def _open_checkpoint(prefix: str, *, name_of_key: Callable[[str], str] = None):
   """(shapes, read) of a TensorFlow checkpoint, by variable name."""
   try:
-    reader = tf.train.load_checkpoint(prefix)
-  except (tf.errors.OpError, ValueError) as error:
+    reader = open_reader(prefix)
+  except tf.errors.OpError as error:
     raise InputError(f"{prefix}: cannot be read as a checkpoint: "
                      f"{error}") from None
   shapes = reader.get_variable_to_shape_map()
@@ -117,7 +133,7 @@ def _open_checkpoint(prefix: str, *, name_of_key: Callable[[str], str] = None):
 
 
 def _open_google(prefix: str) -> ModelSource:
-  directory = os.path.dirname(prefix)
+  directory = files.directory_of(prefix)
   shapes, read = _open_checkpoint(prefix)
   return ModelSource(
       path=prefix, form="checkpoint", directory=directory,
@@ -126,9 +142,15 @@ def _open_google(prefix: str) -> ModelSource:
       shapes=shapes, read=read)
 
 
-def _saved_model_name(key: str) -> str | None:
-  """The variable that a key of an export's checkpoint means, if any."""
-  prefix, suffix = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"
+def object_name(key: str, *, root: str) -> str | None:
+  """The variable that a key of an object-based checkpoint means.
+
+  Of those kept in a dict under the attribute `root`; None of others.
+
+  >>> object_name("w/a.Sb/.ATTRIBUTES/VARIABLE_VALUE", root="w")
+  'a/b'
+  """
+  prefix, suffix = f"{root}/", "/.ATTRIBUTES/VARIABLE_VALUE"
   if not (key.startswith(prefix) and key.endswith(suffix)):
     return None
   return key[len(prefix):-len(suffix)].replace(".S", "/").replace("..", ".")
@@ -137,7 +159,7 @@ def _saved_model_name(key: str) -> str | None:
 def _open_saved_model(directory: str) -> ModelSource:
   shapes, read = _open_checkpoint(
       os.path.join(directory, "variables", "variables"),
-      name_of_key=_saved_model_name)
+      name_of_key=functools.partial(object_name, root="weights"))
   assets = os.path.join(directory, "assets")
   require(
       bool(shapes) and _config_in(assets) is not None,
@@ -183,21 +205,37 @@ def huggingface_config(values: dict[str, Any]) -> BertConfig:
       {**shape, "hidden_act": _HUGGINGFACE_ACTIVATIONS[activation]})
 
 
+def _open_safetensors(path: str):
+  """The file, opened by safetensors, which reads local files alone.
+
+  A remote one is fetched into a temporary file. It can go at once: what was
+  mapped into memory stays.
+  """
+  from safetensors import safe_open
+  if files.is_local(path):
+    return safe_open(path, framework="np")
+  logging.info("%s: is fetched (%d bytes).", path, files.size(path))
+  with tempfile.NamedTemporaryFile() as copy:
+    with files.open_file(path, "rb") as file:
+      shutil.copyfileobj(file, copy, 1 << 20)
+    copy.flush()
+    return safe_open(copy.name, framework="np")
+
+
 def _open_huggingface(directory: str) -> ModelSource:
   weights = os.path.join(directory, "model.safetensors")
   require(
-      os.path.exists(weights),
+      files.exists(weights),
       f"{directory}: has a config.json, but no model.safetensors.")
   try:
-    from safetensors import safe_open
     from safetensors import SafetensorError
   except ImportError:
     raise InputError(
         f"{weights}: reading it needs safetensors; install it with "
         "`pip install safetensors`.") from None
   try:
-    file = safe_open(weights, framework="np")
-  except SafetensorError as error:
+    file = _open_safetensors(weights)
+  except (SafetensorError, OSError) as error:
     raise InputError(
         f"{weights}: cannot be read: {error}. Is the file whole?") from None
   keys = {huggingface_name(key): key for key in file.keys()}
@@ -232,19 +270,22 @@ def open_source(path: str) -> ModelSource:
   Raises:
     InputError: nothing of the kind is there, or it cannot be read.
   """
-  path = os.path.normpath(path)
-  if os.path.exists(path + ".index"):
+  path = os.fspath(path)
+  if files.is_local(path):
+    path = os.path.normpath(path)  # Of a URL it would take one of "//".
+  if files.exists(path + ".index"):
     return _open_google(path)
   require(
-      os.path.isdir(path),
+      files.is_directory(path),
       f"{path}: neither a checkpoint (no {path}.index) nor a directory.")
-  if os.path.exists(os.path.join(path, CHECKPOINT_PREFIX + ".index")):
+  if files.exists(os.path.join(path, CHECKPOINT_PREFIX + ".index")):
     return _open_google(os.path.join(path, CHECKPOINT_PREFIX))
-  if os.path.exists(os.path.join(path, "saved_model.pb")):
+  if files.exists(os.path.join(path, "saved_model.pb")):
     return _open_saved_model(path)
-  if os.path.exists(os.path.join(path, "config.json")):
+  if files.exists(os.path.join(path, "config.json")):
     return _open_huggingface(path)
-  versions = [int(name) for name in os.listdir(path) if name.isdecimal()]
+  versions = [
+    int(name) for name in files.list_directory(path) if name.isdecimal()]
   require(
       bool(versions),
       f"{path}: holds no model. Expected {CHECKPOINT_PREFIX}.index (a model "
@@ -360,7 +401,7 @@ def find_tokenizer(
   vocab_file = vocab_file or (source and source.vocab_file)
   if not vocab_file and config_file:
     vocab_file = _existing(
-        os.path.join(os.path.dirname(config_file), VOCAB_FILE))
+        os.path.join(files.directory_of(config_file), VOCAB_FILE))
   require(
       bool(vocab_file),
       f"Found no {VOCAB_FILE} beside "
@@ -388,7 +429,7 @@ def _write_checkpoint(prefix: str, values: dict[str, Any]) -> None:
       shape_and_slices=[""] * len(values),
       tensors=[tf.convert_to_tensor(value) for value in values.values()])
   for suffix in (".data-00000-of-00001", ".index"):
-    os.replace(temporary + suffix, prefix + suffix)
+    files.rename(temporary + suffix, prefix + suffix)
 
 
 def _write_tokenizer(directory: str, tokenizer: BertTokenizer) -> None:
@@ -407,7 +448,7 @@ def read_task(source: ModelSource) -> dict[str, Any] | None:
     InputError: the file is there, but is no description.
   """
   path = os.path.join(source.directory, TASK_FILE)
-  if not os.path.exists(path):
+  if not files.exists(path):
     return None
   task = read_json(path)
   require(
@@ -423,7 +464,7 @@ def save_model_files(
     task: dict[str, Any] | None = None
 ) -> None:
   """Writes what stands beside the variables; the config is the last."""
-  os.makedirs(directory, exist_ok=True)
+  files.make_directories(directory)
   _write_tokenizer(directory, tokenizer)
   if task is not None:
     write_json(os.path.join(directory, TASK_FILE), task)
@@ -439,10 +480,10 @@ def save_model(
   The config is removed first and written last: a directory that was left
   half-written has none.
   """
-  os.makedirs(directory, exist_ok=True)
+  files.make_directories(directory)
   config_file = os.path.join(directory, CONFIG_FILE)
-  if os.path.exists(config_file):
-    os.remove(config_file)
+  if files.exists(config_file):
+    files.remove(config_file)
   _write_checkpoint(
       os.path.join(directory, CHECKPOINT_PREFIX),
       {name: variable.value

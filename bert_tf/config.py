@@ -6,8 +6,11 @@ Standard library only.
 import dataclasses
 import json
 import math
-import os
 from typing import Any
+
+from bert_tf import files
+from bert_tf.errors import InputError
+from bert_tf.errors import require
 
 HIDDEN_ACTIVATIONS = ("gelu", "gelu_exact", "relu", "tanh", "linear")
 # What a position sees: all others, or those before it and itself.
@@ -33,23 +36,10 @@ _IGNORED_KEYS = frozenset({
 })
 
 
-class InputError(ValueError):
-  """What the user gave is wrong, and the message says how to mend it.
-
-  Programs print the message alone, without a traceback, and exit with 1.
-  """
-
-
-def require(condition: bool, message: str) -> None:
-  """Raises `InputError(message)` unless the condition holds."""
-  if not condition:
-    raise InputError(message)
-
-
 def read_json(path: str) -> Any:
   """The content of a JSON file; `InputError` names a bad file and line."""
   try:
-    with open(path, encoding="utf-8") as file:
+    with files.open_file(path) as file:
       return json.load(file)
   except FileNotFoundError:
     raise InputError(f"{path}: no such file.") from None
@@ -61,14 +51,9 @@ def read_json(path: str) -> Any:
 
 def write_text(path: str, text: str) -> None:
   """Writes a file under a temporary name, then renames it."""
-  temporary = f"{path}.tmp-{os.getpid()}"
-  try:
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+  with files.replacing(path) as temporary:
+    with files.open_file(temporary, "w") as file:
       file.write(text)
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)
 
 
 def write_json(path: str, value: Any) -> None:

@@ -172,7 +172,8 @@ def _make_pretrained(source, config, tokenizer):
   model, encoder = _pretrained(source, config)
   embedding = _embedding_signature(encoder, tokenizer)
   signatures = {"serving_default": embedding, "embedding": embedding}
-  if model is not encoder:
+  # From left to right a piece predicts the next one, and no [MASK].
+  if model is not encoder and not config.is_causal:
     signatures["fill_mask"] = _fill_mask_signature(model, tokenizer)
   return ReusableEncoder(encoder, model, tokenizer), signatures
 

@@ -16,15 +16,15 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import distribution
+from bert_tf import files
 from bert_tf import training
 from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.config import write_text
+from bert_tf.data.input_pipeline import Replicas
+from bert_tf.data.input_pipeline import deal
 from bert_tf.losses import Objective
-from bert_tf.optimization import AdamWeightDecay
-from bert_tf.optimization import WarmupLinearDecay
-from bert_tf.reporting import MetricsWriter
 from bert_tf.reporting import write_results
 from bert_tf.tokenization import BertTokenizer
 
@@ -46,8 +46,8 @@ class Task:
   describe: Callable[[FinetuningConfig, Columns], dict[str, Any]]
   # (description, rows) -> {name: array [rows]} that the objective needs.
   targets: Callable[[dict, Columns], dict[str, np.ndarray]]
-  # (BertConfig, description) -> model over the encoder's inputs.
-  make_model: Callable[[BertConfig, dict], keras.Model]
+  # (BertConfig, description, dtype=) -> model over the encoder's inputs.
+  make_model: Callable[..., keras.Model]
   objective: Objective
   # (description, targets, outputs) -> metrics.
   metrics: Callable[[dict, dict, dict], dict[str, float]]
@@ -77,7 +77,8 @@ def _tokenized(
 
 
 def _training_batches(
-    make_batch, *, num_rows: int, batch_size: int, seed: int, first_step: int
+    make_batch, *, num_rows: int, batch_size: int, seed: int, first_step: int,
+    replicas: Replicas
 ) -> tf.data.Dataset:
   """Endless batches; each epoch in its own order, a function of the seed."""
 
@@ -88,10 +89,12 @@ def _training_batches(
         tf.stack([tf.cast(seed % 2**31, tf.int32), tf.cast(epoch, tf.int32)]),
         tf.constant(num_rows - 1, tf.int32))
 
-  return (
+  indices = (
     tf.data.Dataset.counter(first_step * batch_size)
     .map(row_at)
-    .batch(batch_size, drop_remainder=True)
+    .batch(batch_size, drop_remainder=True))
+  return (
+    deal(indices, replicas)
     .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     .prefetch(tf.data.AUTOTUNE))
 
@@ -144,7 +147,7 @@ class _Setup:
     outputs = _make_predictor(
         self.model, make_batch, num_rows=len(rows["text"]),
         batch_size=self.config.predict_batch_size)()
-    os.makedirs(self.config.output_dir, exist_ok=True)
+    files.make_directories(self.config.output_dir)
     path = os.path.join(self.config.output_dir, "predictions.tsv")
     table = self.task.predictions(self.description, rows, outputs)
     write_text(path, "".join("\t".join(row) + "\n" for row in table))
@@ -170,7 +173,7 @@ def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
 
 def _find_source(config: FinetuningConfig) -> checkpoints.ModelSource | None:
   """Where training starts; without training, the fine-tuned model."""
-  is_finished = os.path.exists(
+  is_finished = files.exists(
       os.path.join(config.output_dir, checkpoints.TASK_FILE))
   if not config.do_train and is_finished:
     return checkpoints.open_source(config.output_dir)
@@ -203,15 +206,16 @@ def _identity(config, bert_config, description, rows) -> dict[str, Any]:
     **bert_config.to_dict(), **description,
     "num_train_rows": len(rows["text"]),
     **{name: getattr(config, name) for name in (
-      "random_seed", "train_batch_size", "init_checkpoint")}}
+      "random_seed", "train_batch_size", "init_checkpoint", "optimizer")}}
 
 
 def _set_up(
-    config: FinetuningConfig, task: Task, rows: dict[str, Columns]
+    config: FinetuningConfig, task: Task, rows: dict[str, Columns], *,
+    strategy: tf.distribute.Strategy
 ) -> tuple[_Setup, checkpoints.ModelSource | None]:
   """Finds and checks what the config names, and makes the model."""
   require(
-      not os.path.isfile(config.output_dir),
+      not files.is_file(config.output_dir),
       f"--output_dir: {config.output_dir} is a file; name a folder.")
   source = _find_source(config)
   description = _description(config, task, rows, source)
@@ -222,10 +226,10 @@ def _set_up(
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case,
       config_file=config.bert_config_file)
-  keras.utils.set_random_seed(config.random_seed % 2**32)
-  strategy = distribution.make_strategy()
   with strategy.scope():
-    model = task.make_model(bert_config, description)
+    model = task.make_model(
+        bert_config, description, dtype=training.dtype_policy(config))
+  model.encoder.rematerialize = config.rematerialize
   setup = _Setup(
       config=config, task=task, description=description, model=model,
       tokenizer=tokenizer, strategy=strategy)
@@ -244,39 +248,32 @@ def _train(
       f"--num_train_epochs: {config.num_train_epochs} passes over the "
       f"training rows are less than one batch of {config.train_batch_size}.")
   _, make_batch = setup.batches_of(rows)
-  schedule = WarmupLinearDecay(
-      config.learning_rate, num_train_steps=num_steps,
-      num_warmup_steps=int(num_steps * config.warmup_proportion))
-  with setup.strategy.scope():
-    optimizer = AdamWeightDecay(schedule, bias_correction=True)
-    state = training.TrainingState(
-        setup.model, optimizer, config.output_dir,
-        identity=_identity(
-            config, setup.model.config, setup.description, rows))
-  if not state.restore() and source:
-    checkpoints.load_weights(
-        setup.model, source, new=(*setup.task.head, "bert/pooler/"))
-  batches = setup.strategy.experimental_distribute_dataset(_training_batches(
-      make_batch, num_rows=num_rows, batch_size=config.train_batch_size,
-      seed=config.random_seed, first_step=state.step))
-  step_function = training.make_train_step(
-      setup.model, optimizer, setup.task.objective, strategy=setup.strategy,
-      seed=config.random_seed, batch_spec=batches.element_spec)
-  with MetricsWriter(
-      config.output_dir, first_step=state.step,
-      num_steps=num_steps) as writer:
-    results = training.train(
-        state, step_function, batches, objective=setup.task.objective,
-        schedule=schedule, num_steps=num_steps,
-        batch_size=config.train_batch_size, log_steps=config.log_steps,
-        save_steps=config.save_checkpoints_steps, writer=writer,
-        eval_steps=config.eval_steps or max(
-            num_rows // config.train_batch_size, 1),
-        evaluation=evaluation)
-  checkpoints.save_model(
-      config.output_dir, setup.model, setup.tokenizer,
-      task=setup.description)
-  return results and {"global_step": state.step, **results}
+
+  def load_weights():
+    if source:
+      checkpoints.load_weights(
+          setup.model, source, new=(*setup.task.head, "bert/pooler/"))
+
+  job = training.Job(
+      model=setup.model, objective=setup.task.objective, num_steps=num_steps,
+      num_warmup_steps=int(num_steps * config.warmup_proportion),
+      make_batches=lambda first_step, replicas: _training_batches(
+          make_batch, num_rows=num_rows, batch_size=config.train_batch_size,
+          seed=config.random_seed, first_step=first_step, replicas=replicas),
+      load_weights=load_weights,
+      identity=_identity(config, setup.model.config, setup.description, rows),
+      evaluation=evaluation,
+      eval_steps=config.eval_steps or max(
+          num_rows // config.train_batch_size, 1),
+      amounts={"examples": 1, "tokens": setup.description["max_seq_length"]},
+      # Fine-tuning of small sets is steadier with it.
+      bias_correction=True, layer_decay=config.layer_decay)
+  results, step = training.run(config, job, strategy=setup.strategy)
+  if distribution.is_chief(setup.strategy):
+    checkpoints.save_model(
+        config.output_dir, setup.model, setup.tokenizer,
+        task=setup.description)
+  return results and {"global_step": step, **results}
 
 
 def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
@@ -292,19 +289,21 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   Raises:
     InputError: an input is missing or does not fit.
   """
+  strategy = training.start(config)
   rows = _rows_needed(config, task)
-  setup, source = _set_up(config, task, rows)
+  setup, source = _set_up(config, task, rows, strategy=strategy)
+  is_chief = distribution.is_chief(strategy)
   evaluation, results = None, None
-  if config.do_eval:
+  if config.do_eval and is_chief:
     evaluation = setup.make_evaluation(rows["dev"])
   if config.do_train:
     results = _train(setup, rows["train"], source, evaluation=evaluation)
   else:
     checkpoints.load_weights(setup.model, source)
-  if config.do_predict:
+  if config.do_predict and is_chief:
     setup.write_predictions(rows["test"])
-  if evaluation is None:
-    return {}
-  results = results or evaluation()
-  write_results(config.output_dir, results)
-  return results
+  if evaluation:
+    results = results or evaluation()
+    write_results(config.output_dir, results)
+  distribution.barrier(strategy)
+  return results or {}

@@ -1,6 +1,7 @@
 """Heads on the encoder, and the models made of both.
 
-Devlin et al. 2019, sections 3.1 (masked LM, next sentence) and 4.
+Devlin et al. 2019, sections 3.1 (masked LM, next sentence), 4, and 5.1 (left
+to right, BiLSTM).
 
 Shapes: B batch, S sequence length, H hidden size, V vocabulary,
 P masked positions, C classes, K most examples in a packed row.
@@ -10,6 +11,7 @@ import keras
 from keras import ops
 
 from bert_tf.config import BertConfig
+from bert_tf.config import require
 from bert_tf.layers import ACTIVATIONS
 from bert_tf.layers import Dropout
 from bert_tf.layers import gather_positions
@@ -20,8 +22,79 @@ from bert_tf.modeling import BertEncoder
 from bert_tf.modeling import BertModel
 
 
+# Where every position predicts, the scores over the vocabulary are made for so
+# many positions of each row at a time: about as many as a masked row predicts.
+CHUNK = 32
+# And in so many chunks at most: each leaves its own gradient of the table,
+# until all are added up.
+MOST_CHUNKS = 8
+CLASSIFIER_HEADS = ("linear", "bilstm")
+
+
+def times_transposed(x, table):
+  """`x` [..., H] times `table` [V, H] transposed: [..., V].
+
+  `keras.ops` has no product with a transposed matrix, and transposing the
+  table first costs a tenth of the head's time, a fifth in bfloat16 under XLA.
+  """
+  if keras.backend.backend() != "tensorflow":
+    return ops.matmul(x, ops.transpose(table))
+  import tensorflow as tf
+  rows = tf.matmul(
+      tf.reshape(x, (-1, table.shape[1])), table, transpose_b=True)
+  return ops.reshape(rows, (*ops.shape(x)[:-1], table.shape[0]))
+
+
+def _scores(x, table, bias):
+  """Float32 [..., V] of `x` [..., H], in whose precision they are summed."""
+  return ops.cast(times_transposed(x, table), "float32") + bias
+
+
+def _chunk_likelihoods(x, table, bias, labels, earlier):
+  # The chunks do not need each other, and an executor of graphs would compute
+  # them all at once and hold them all. So each waits for the one before.
+  x = x + ops.cast(0.0 * ops.sum(earlier), x.dtype)
+  scores = _scores(x, table, bias)  # [B, c, V]
+  nll = ops.sparse_categorical_crossentropy(labels, scores, from_logits=True)
+  best = ops.cast(ops.argmax(scores, axis=-1), labels.dtype)
+  return nll, ops.cast(ops.equal(best, labels), "float32")
+
+
+def piece_likelihoods(x, table, bias, labels):
+  """How likely each label is among all pieces, a chunk of positions a time.
+
+  Scores over the vocabulary never exist for all positions: neither here nor
+  for the gradients, for which each chunk is computed again.
+
+  Args:
+    x: [B, S, H] of a static S.
+    table: [V, H], of the same dtype.
+    bias: float32 [V].
+    labels: int [B, S].
+
+  Returns:
+    Float32 [B, S] twice: -log softmax(x table^T + bias)[label], and 1 where
+    the label has the highest score.
+  """
+  length = x.shape[1]
+  chunk = max(CHUNK, -(-length // MOST_CHUNKS))
+  likelihoods = keras.remat(_chunk_likelihoods)
+  nll, correct = [ops.zeros((1, 0), "float32")], []
+  for start in range(0, length, chunk):
+    places = slice(start, min(start + chunk, length))
+    parts = likelihoods(
+        x[:, places], table, bias, labels[:, places], nll[-1])
+    nll.append(parts[0])
+    correct.append(parts[1])
+  return ops.concatenate(nll[1:], axis=1), ops.concatenate(correct, axis=1)
+
+
 class MaskedLMHead(keras.layers.Layer):
-  """Scores over the vocabulary; its output matrix is the embedding table."""
+  """Scores over the vocabulary; its output matrix is the embedding table.
+
+  Called on `x` [B, P, H] it gives float32 [B, P, V]; with `labels` int [B, P]
+  their likelihoods instead, see `piece_likelihoods`.
+  """
 
   def __init__(self, config: BertConfig, name: str = "predictions", **kwargs):
     super().__init__(name=name, **kwargs)
@@ -42,11 +115,13 @@ class MaskedLMHead(keras.layers.Layer):
         name="output_bias", shape=(self.vocab_size,), initializer="zeros")
     self.built = True
 
-  def call(self, x, embedding_table):
+  def call(self, x, embedding_table, labels=None):
     x = self.norm(self.activation(self.transform(x)))  # [B, P, H]
     table = ops.cast(embedding_table, self.compute_dtype)  # [V, H]
-    logits = ops.matmul(x, ops.transpose(table))
-    return ops.cast(logits, "float32") + ops.cast(self.output_bias, "float32")
+    bias = ops.cast(self.output_bias, "float32")
+    if labels is None:
+      return _scores(x, table, bias)
+    return piece_likelihoods(x, table, bias, labels)
 
 
 class LinearHead(keras.layers.Layer):
@@ -85,6 +160,14 @@ class BertForPreTraining(BertModel):
   Returns a dict of float32: `mlm_logits` [B, P, V] (before the softmax) and
   `nsp_logits` [B, 2] (0: B follows A, 1: B is random), [B, K, 2] of packed
   rows with `cls_positions` [B, K].
+
+  Where the config says `"attention": "left_to_right"`, each piece predicts
+  the one behind it instead, and there is no next sentence: [CLS] sees itself
+  alone. The model is called on the encoder's inputs, `input_ids` without
+  [MASK], of a static S. It returns `lm_nll` float32 [B, S - 1], the negative
+  log-likelihood of the pieces 1 to S - 1, and `lm_correct`, 1 where such a
+  piece has the highest score: no logits, since those of all positions would
+  fill the memory. The variables are the same, so that both are kept alike.
   """
 
   def __init__(self, config: BertConfig, **kwargs):
@@ -103,6 +186,11 @@ class BertForPreTraining(BertModel):
   def call(self, inputs, training=None, dropout_seed=None):
     outputs = self.encoder(
         inputs, training=training, dropout_seed=dropout_seed)
+    if self.config.is_causal:
+      nll, correct = self.mlm_head(
+          outputs["sequence_output"][:, :-1], self.encoder.embedding_table,
+          labels=inputs["input_ids"][:, 1:])
+      return {"lm_nll": nll, "lm_correct": correct}
     masked = gather_positions(
         outputs["sequence_output"], inputs["masked_lm_positions"])
     return {
@@ -113,30 +201,77 @@ class BertForPreTraining(BertModel):
 
 @register
 class BertClassifier(BertModel):
-  """The encoder with a linear classifier over the pooled output.
+  """The encoder with a classifier over it.
 
   Called on the encoder's inputs; returns `{"logits": float32 [B, C]}`, or
   [B, K, C] of packed rows with `cls_positions` [B, K].
+
+  Args:
+    config: of the encoder. With left-to-right attention the pooler reads the
+      last piece of a row, the final [SEP], which has seen all others; [CLS]
+      has seen none.
+    num_classes: C.
+    head: "linear", a layer over the pooled output; or "bilstm", one over the
+      last states of a bidirectional LSTM over the whole sequence, which has
+      H / 2 units in each direction and starts at random (Devlin et al. 2019,
+      section 5.1 and table 5, which leave its size open). It takes no packed
+      rows.
   """
 
-  def __init__(self, config: BertConfig, *, num_classes: int, **kwargs):
+  def __init__(
+      self, config: BertConfig, *, num_classes: int, head: str = "linear",
+      **kwargs
+  ):
     super().__init__(config, name="bert_classifier", **kwargs)
+    require(
+        head in CLASSIFIER_HEADS,
+        f"head: received {head!r}; must be one of "
+        f"{', '.join(CLASSIFIER_HEADS)}.")
     self.num_classes = num_classes
     self.encoder = BertEncoder(config, dtype=self.dtype_policy)
     self.dropout = Dropout(
         config.hidden_dropout_prob, salt=-1, dtype=self.dtype_policy)
+    self.bilstm, width = None, config.hidden_size
+    if head == "bilstm":
+      units = max(config.hidden_size // 2, 1)
+      self.bilstm, width = self._make_bilstm(units), 2 * units
     self.head = LinearHead(
-        num_classes, hidden_size=config.hidden_size,
+        num_classes, hidden_size=width,
         initializer_range=config.initializer_range, name="classifier",
         dtype=self.dtype_policy)
     self.head.build()
     self.built = True
 
+  def _make_bilstm(self, units):
+    # Without cuDNN: what is traced where there is a GPU must also run in a
+    # server that has none, and XLA does not compile cuDNN's operation.
+    lstm = keras.layers.LSTM(
+        units, use_cudnn=False, name="lstm", dtype=self.dtype_policy)
+    bilstm = keras.layers.Bidirectional(
+        lstm, name="bilstm", dtype=self.dtype_policy)
+    bilstm.build((None, None, self.config.hidden_size))
+    return bilstm
+
   def call(self, inputs, training=None, dropout_seed=None):
     seed = self.resolve_dropout_seed(training, dropout_seed)
     outputs = self.encoder(inputs, training=training, dropout_seed=seed)
-    pooled = self.dropout(outputs["pooled_output"], seed=seed)
-    return {"logits": self.head(pooled)}
+    x = outputs["pooled_output"]  # [B, H] or [B, K, H]
+    if self.bilstm is not None:
+      x = self._last_states(inputs, outputs["sequence_output"])
+    return {"logits": self.head(self.dropout(x, seed=seed))}
+
+  def _last_states(self, inputs, sequence):
+    """Of the BiLSTM over `sequence` [B, S, H]: [B, H]."""
+    require(
+        "example_ids" not in inputs and "cls_positions" not in inputs,
+        "The inputs are packed rows (example_ids, cls_positions), and the "
+        "bilstm head reads a row as one example; give it one a row.")
+    mask = inputs.get("input_mask")
+    if mask is None:
+      mask = ops.ones_like(inputs["input_ids"])
+    return self.bilstm(sequence, mask=ops.cast(mask, "bool"))
 
   def get_config(self):
-    return {**super().get_config(), "num_classes": self.num_classes}
+    return {
+      **super().get_config(), "num_classes": self.num_classes,
+      "head": "linear" if self.bilstm is None else "bilstm"}

@@ -7,14 +7,20 @@ the batch, and `loss(sums, totals)`, which divides by the totals of the
 GLOBAL batch (Devlin et al. 2019, appendix A.2: the training loss is the sum
 of the mean masked-LM and the mean next-sentence likelihood).
 
-Shapes: B batch, P masked positions, V vocabulary, C classes, K most examples
-in a packed row.
+Under `compile` and `fit` Keras divides by itself, on one device:
+`pretraining_losses` are the same losses in its form.
+
+Shapes: B batch, S sequence length, P masked positions, V vocabulary, C
+classes, K most examples in a packed row.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
+
+from bert_tf.config import require
 
 # The original adds it to the number of predictions, which may be zero.
 MLM_EPSILON = 1e-5
@@ -106,6 +112,52 @@ PRETRAINING = Objective(
     loss=_pretraining_loss, metrics=_pretraining_metrics)
 
 
+def next_piece_weights(batch):
+  """1 = a piece that the one before it predicts, 0 = padding; [B, S - 1].
+
+  In a packed row the first piece of an example is predicted by none.
+  """
+  weights = ops.cast(batch["input_mask"][:, 1:], "float32")
+  if "example_ids" in batch:
+    ids = batch["example_ids"]
+    same = ops.equal(ids[:, 1:], ids[:, :-1])
+    weights = weights * ops.cast(same, "float32")
+  return weights
+
+
+def _left_to_right_totals(batch):
+  return {"lm_total": ops.sum(next_piece_weights(batch))}
+
+
+def _left_to_right_sums(outputs, batch):
+  weights = next_piece_weights(batch)
+  return {
+    "lm_total": ops.sum(weights),
+    "lm_loss": ops.sum(weights * outputs["lm_nll"]),
+    "lm_correct": ops.sum(weights * outputs["lm_correct"]),
+  }
+
+
+def _left_to_right_loss(sums, totals):
+  return sums["lm_loss"] / (totals["lm_total"] + MLM_EPSILON)
+
+
+def _left_to_right_metrics(sums):
+  loss = _left_to_right_loss(sums, sums)
+  return {
+    "loss": loss,
+    "lm_loss": loss,
+    "lm_accuracy": sums["lm_correct"] / (sums["lm_total"] + MLM_EPSILON),
+  }
+
+
+# The ablation of Devlin et al. 2019, section 5.1: each piece predicts the
+# next, without next sentence. For a `BertForPreTraining` of such a config.
+LEFT_TO_RIGHT = Objective(
+    totals=_left_to_right_totals, sums=_left_to_right_sums,
+    loss=_left_to_right_loss, metrics=_left_to_right_metrics)
+
+
 def _classification_totals(batch):
   return {"total": ops.sum(ops.ones_like(batch["label"], dtype="float32"))}
 
@@ -126,3 +178,68 @@ CLASSIFICATION = Objective(
       "loss": sums["loss"] / sums["total"],
       "accuracy": sums["correct"] / sums["total"],
     })
+
+
+# What of a batch of records is no input of the model.
+_TARGETS = (
+  "masked_lm_ids", "masked_lm_weights", "next_sentence_labels",
+  "next_sentence_weights")
+
+
+def pretraining_losses(*, next_sentence: bool = True) -> dict[str, Any]:
+  """The losses of `BertForPreTraining` for `compile`; `fit` adds them up.
+
+  Each is sum(weights * nll) / sum(weights) of a batch on one device: the loss
+  of `PRETRAINING` but for its epsilon, a part in 1e5 of one prediction.
+
+  Args:
+    next_sentence: False: the masked LM alone.
+
+  >>> sorted(pretraining_losses())
+  ['mlm_logits', 'nsp_logits']
+  """
+  outputs = ("mlm_logits", "nsp_logits") if next_sentence else ("mlm_logits",)
+  return {
+    output: keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight")
+    for output in outputs}
+
+
+def inputs_and_targets(
+    batch: dict[str, Any], *, next_sentence: bool = True
+) -> tuple[dict, dict, dict]:
+  """A batch of records in the form of `fit`, for `pretraining_losses`.
+
+    batches = input_pipeline.training_batches(...)
+    model.compile(optimizer, loss=bert_tf.pretraining_losses())
+    model.fit(batches.map(bert_tf.inputs_and_targets), steps_per_epoch=1000)
+
+  Args:
+    batch: masked records, packed or not.
+    next_sentence: as for the losses; False also where the records have no
+      next-sentence labels.
+
+  Returns:
+    (inputs, targets, weights): the inputs of `BertForPreTraining`; by name of
+    the output the labels int [B, P], and [B] or [B, K]; and their weights,
+    float32 of the same shapes, 0 = padding.
+
+  Raises:
+    InputError: the records are not masked, or have no such labels.
+  """
+  require(
+      "masked_lm_ids" in batch,
+      "The batch has no masked_lm_ids: its records were made with "
+      "--masking=none. Mask it first, with dynamic_masking.mask_batch.")
+  require(
+      not next_sentence or "next_sentence_labels" in batch,
+      "The batch has no next_sentence_labels: its records were made with "
+      "--nsp=false. Pass next_sentence=False here and to pretraining_losses.")
+  targets = {"mlm_logits": batch["masked_lm_ids"]}
+  weights = {"mlm_logits": batch["masked_lm_weights"]}
+  if next_sentence:
+    targets["nsp_logits"] = batch["next_sentence_labels"]
+    weights["nsp_logits"] = _next_sentence_weights(batch)
+  inputs = {
+    name: value for name, value in batch.items() if name not in _TARGETS}
+  return inputs, targets, weights

@@ -49,6 +49,13 @@ class BertModel(keras.Model):
     return cls(**arguments)
 
 
+def _last_positions(input_mask):
+  """Int32 [B, 1] of an `input_mask` [B, S]: where the last piece stands."""
+  places = ops.arange(ops.shape(input_mask)[1], dtype="int32")
+  seen = ops.cast(input_mask, "int32")
+  return ops.max(seen * places, axis=1, keepdims=True)
+
+
 @register
 class BertEncoder(BertModel):
   """The bidirectional Transformer encoder with its pooler.
@@ -68,7 +75,9 @@ class BertEncoder(BertModel):
       axis K.
 
   Returns a dict: `sequence_output` [B, S, H], `pooled_output` [B, H] (tanh
-  over the first position), or [B, K, H] at `cls_positions`, and, with
+  over the first position; with left-to-right attention over the last piece,
+  the final [SEP], which has seen all others, as [CLS] has seen none), or
+  [B, K, H] at `cls_positions`, and, with
   `output_hidden_states=True`, `hidden_states`, a list of [B, S, H]:
   embeddings first, then every layer.
 
@@ -145,9 +154,12 @@ class BertEncoder(BertModel):
       x = layer(x, bias, dropout_seed=seed)  # [B, S, H]
       hidden_states.append(x)
     cls_positions = inputs.get("cls_positions")
-    first = x[:, 0]  # [B, H]
     if cls_positions is not None:
       first = gather_positions(x, cls_positions)  # [B, K, H]
+    elif self.config.is_causal:
+      first = gather_positions(x, _last_positions(input_mask))[:, 0]
+    else:
+      first = x[:, 0]  # [B, H]
     outputs = {"sequence_output": x, "pooled_output": self.pooler(first)}
     if output_hidden_states:
       outputs["hidden_states"] = hidden_states

@@ -6,18 +6,19 @@ Devlin et al. 2019, section 3.1 and appendix A.2.
 import dataclasses
 import functools
 import math
-import os
 from typing import Any
 
 from absl import logging
-import keras
 import numpy as np
 import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import distribution
+from bert_tf import files
 from bert_tf import losses
+from bert_tf import train_step
 from bert_tf import training
+from bert_tf import training_state
 from bert_tf.arguments import PretrainingConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import require
@@ -27,14 +28,13 @@ from bert_tf.data import masking
 from bert_tf.data import records
 from bert_tf.data.text_files import expand_files
 from bert_tf.heads import BertForPreTraining
-from bert_tf.optimization import AdamWeightDecay
-from bert_tf.optimization import WarmupLinearDecay
-from bert_tf.reporting import MetricsWriter
 from bert_tf.reporting import write_results
 from bert_tf.tokenization import BertTokenizer
 
 # What some checkpoints lack stays as initialized.
 _MAY_BE_NEW = ("cls/", "bert/pooler/")
+_OBJECTIVES = {
+  "masked_lm": losses.PRETRAINING, "left_to_right": losses.LEFT_TO_RIGHT}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,17 +55,22 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
   if config.init_checkpoint:
     source = checkpoints.open_source(config.init_checkpoint)
   require(
-      not os.path.isfile(config.output_dir),
+      not files.is_file(config.output_dir),
       f"--output_dir: {config.output_dir} is a file; name a folder.")
   require(
-      config.do_train or source is not None or bool(
-          tf.train.latest_checkpoint(os.path.join(
-              config.output_dir, training.STATE_DIRECTORY))),
+      config.do_train or source is not None
+      or training_state.has_state(config.output_dir),
       f"--do_eval without --do_train: neither {config.output_dir} holds a "
       "run, nor is there an --init_checkpoint to evaluate.")
   bert_config = checkpoints.find_config(
       source, config_file=config.bert_config_file,
       max_seq_length=config.max_seq_length)
+  if config.objective == "left_to_right":
+    bert_config = dataclasses.replace(bert_config, attention="left_to_right")
+  require(
+      config.objective == "left_to_right" or not bert_config.is_causal,
+      f"--objective: received {config.objective} for a model whose config "
+      'says "attention": "left_to_right"; give --objective=left_to_right.')
   tokenizer = checkpoints.find_tokenizer(
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case,
@@ -78,8 +83,7 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
   return _Inputs(
       bert_config=bert_config, tokenizer=tokenizer, source=source,
       train_files=train_files, eval_files=eval_files, layout=layout,
-      mask=None if layout.max_predictions_per_seq else _make_mask(
-          config, tokenizer))
+      mask=_find_mask(config, layout, tokenizer))
 
 
 def _check_records(
@@ -93,12 +97,23 @@ def _check_records(
         max_predictions_per_seq=config.max_predictions_per_seq)
   for path in paths:
     records.check_records(path, layout, vocab_size=vocab_size)
-  if not layout.next_sentence:
+  if not config.nsp:
+    layout = layout._replace(next_sentence=False)
+  elif not layout.next_sentence:
     logging.info("The records hold no next-sentence labels: the loss is that "
                  "of the masked LM alone.")
   if not layout.max_predictions_per_seq:
     logging.info("The records hold no masks: each batch gets new ones.")
   return layout
+
+
+def _find_mask(config, layout, tokenizer) -> input_pipeline.Mask | None:
+  """What the objective needs done to a batch of records."""
+  if config.objective == "left_to_right":
+    return dynamic_masking.restore
+  if layout.max_predictions_per_seq:
+    return None
+  return _make_mask(config, tokenizer)
 
 
 def _make_mask(
@@ -122,9 +137,14 @@ def _majority_shares(batches: tf.data.Dataset) -> dict[str, float]:
   Without next-sentence labels in the records that of the masked LM alone.
   """
   pieces, labels = [], []
+  name = "mlm"
   for batch in batches:
-    is_used = batch["masked_lm_weights"].numpy() > 0
-    pieces.append(batch["masked_lm_ids"].numpy()[is_used])
+    if "masked_lm_ids" in batch:
+      ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
+    else:
+      name = "lm"
+      ids, weights = batch["input_ids"][:, 1:], losses.next_piece_weights(batch)
+    pieces.append(ids.numpy()[weights.numpy() > 0])
     if "next_sentence_labels" in batch:
       values = batch["next_sentence_labels"].numpy()  # [B] or [B, K]
       weights = batch.get("next_sentence_weights", tf.ones_like(values))
@@ -134,7 +154,7 @@ def _majority_shares(batches: tf.data.Dataset) -> dict[str, float]:
     counts = np.bincount(np.concatenate(values))
     return float(counts.max() / max(counts.sum(), 1))
 
-  shares = {"mlm_majority_accuracy": share(pieces)}
+  shares = {f"{name}_majority_accuracy": share(pieces)}
   if labels:
     shares["nsp_majority_accuracy"] = share(labels)
   return shares
@@ -146,14 +166,16 @@ def _make_evaluation(config: PretrainingConfig, model, inputs: _Inputs):
       inputs.eval_files, layout=inputs.layout, mask=inputs.mask,
       batch_size=config.eval_batch_size, seed=config.random_seed)
   batches = batches.take(config.max_eval_steps)
-  evaluate = training.make_evaluator(
-      model, losses.PRETRAINING, batch_spec=batches.element_spec)
+  evaluate = train_step.make_evaluator(
+      model, _OBJECTIVES[config.objective], batch_spec=batches.element_spec)
   baselines = _majority_shares(batches)
 
   def evaluation():
     metrics = evaluate(batches)
-    perplexity = float(np.exp(metrics["mlm_loss"]))
-    return {**metrics, "mlm_perplexity": perplexity, **baselines}
+    perplexities = {
+      f"{name}_perplexity": float(np.exp(metrics[f"{name}_loss"]))
+      for name in ("mlm", "lm") if f"{name}_loss" in metrics}
+    return {**metrics, **perplexities, **baselines}
 
   return evaluation
 
@@ -164,33 +186,10 @@ def _identity(
   """What a run cannot change on its way: its model, its start, its order."""
   identity = bert_config.to_dict()
   if config.do_train:
-    for name in ("random_seed", "train_batch_size", "init_checkpoint"):
+    for name in ("random_seed", "train_batch_size", "init_checkpoint",
+                 "objective", "nsp", "optimizer"):
       identity[name] = getattr(config, name)
   return identity
-
-
-def _train(
-    config: PretrainingConfig, inputs: _Inputs, state: training.TrainingState,
-    *, schedule, strategy, evaluation
-) -> dict[str, float] | None:
-  batches = strategy.experimental_distribute_dataset(
-      input_pipeline.training_batches(
-          inputs.train_files, layout=inputs.layout, mask=inputs.mask,
-          batch_size=config.train_batch_size, seed=config.random_seed,
-          first_step=state.step))
-  step_function = training.make_train_step(
-      state.model, state.optimizer, losses.PRETRAINING, strategy=strategy,
-      seed=config.random_seed, batch_spec=batches.element_spec)
-  with MetricsWriter(
-      config.output_dir, first_step=state.step,
-      num_steps=config.num_train_steps) as writer:
-    return training.train(
-        state, step_function, batches, objective=losses.PRETRAINING,
-        schedule=schedule, num_steps=config.num_train_steps,
-        batch_size=config.train_batch_size, log_steps=config.log_steps,
-        save_steps=config.save_checkpoints_steps, writer=writer,
-        eval_steps=config.eval_steps or config.save_checkpoints_steps,
-        evaluation=evaluation)
 
 
 def run(config: PretrainingConfig) -> dict[str, float]:
@@ -207,33 +206,45 @@ def run(config: PretrainingConfig) -> dict[str, float]:
   Raises:
     InputError: an input is missing or does not fit, before any work.
   """
+  strategy = training.start(config)
   inputs = _check_inputs(config)
-  keras.utils.set_random_seed(config.random_seed % 2**32)
-  strategy = distribution.make_strategy()
   with strategy.scope():
-    model = BertForPreTraining(inputs.bert_config)
-    schedule = WarmupLinearDecay(
-        config.learning_rate, num_train_steps=config.num_train_steps,
-        num_warmup_steps=config.num_warmup_steps)
-    state = training.TrainingState(
-        model, AdamWeightDecay(schedule), config.output_dir,
-        identity=_identity(config, inputs.bert_config))
-  if not state.restore() and inputs.source:
-    checkpoints.load_weights(model, inputs.source, new=_MAY_BE_NEW)
+    model = BertForPreTraining(
+        inputs.bert_config, dtype=training.dtype_policy(config))
+  model.encoder.rematerialize = config.rematerialize
   logging.info(
       "%s parameters. A model that knows nothing has a masked-LM loss of "
       "ln %d = %.2f.", f"{model.count_params():,}",
       inputs.bert_config.vocab_size, math.log(inputs.bert_config.vocab_size))
-  evaluation, results = None, None
-  if config.do_eval:
+
+  def load_weights():
+    if inputs.source:
+      checkpoints.load_weights(model, inputs.source, new=_MAY_BE_NEW)
+
+  def make_batches(first_step, replicas):
+    return input_pipeline.training_batches(
+        inputs.train_files, layout=inputs.layout, mask=inputs.mask,
+        batch_size=config.train_batch_size, seed=config.random_seed,
+        first_step=first_step, replicas=replicas)
+
+  evaluation = None
+  if config.do_eval and distribution.is_chief(strategy):
     evaluation = _make_evaluation(config, model, inputs)
-  if config.do_train:
-    results = _train(
-        config, inputs, state, schedule=schedule, strategy=strategy,
-        evaluation=evaluation)
-    checkpoints.save_model(config.output_dir, model, inputs.tokenizer)
-  if evaluation is None:
-    return {}
-  results = {"global_step": state.step, **(results or evaluation())}
-  write_results(config.output_dir, results)
-  return results
+  job = training.Job(
+      model=model, objective=_OBJECTIVES[config.objective],
+      num_steps=config.num_train_steps,
+      num_warmup_steps=config.num_warmup_steps, make_batches=make_batches,
+      load_weights=load_weights,
+      identity=_identity(config, inputs.bert_config), evaluation=evaluation,
+      eval_steps=config.eval_steps or config.save_checkpoints_steps,
+      amounts={"examples": 1, "tokens": config.max_seq_length})
+  results, step = training.run(
+      config, job, strategy=strategy, do_train=config.do_train)
+  if distribution.is_chief(strategy):
+    if config.do_train:
+      checkpoints.save_model(config.output_dir, model, inputs.tokenizer)
+    if evaluation:
+      results = {"global_step": step, **(results or evaluation())}
+      write_results(config.output_dir, results)
+  distribution.barrier(strategy)
+  return results or {}

@@ -1,13 +1,13 @@
-"""The training step and the loop around it, for every kind of model.
+"""The loop around the steps, for every kind of model.
 
-The step is written over `strategy.run`, with its parts in plain sight:
-totals, forward, backward, sum over replicas, clip, apply. It does not use
-`fit`, which under a strategy clips before the replicas are summed.
+What a training does beside its steps: it goes on from a saved state, tells
+how it is doing, evaluates, saves, and stops in good order when asked to.
 """
 
-import os
+from collections.abc import Callable
+import dataclasses
+import signal
 import time
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from absl import logging
@@ -15,249 +15,359 @@ import keras
 import tensorflow as tf
 
 from bert_tf import distribution
-from bert_tf.config import read_json
+from bert_tf import train_step
+from bert_tf.arguments import TrainingConfig
+from bert_tf.config import InputError
 from bert_tf.config import require
-from bert_tf.config import write_json
+from bert_tf.data.input_pipeline import Replicas
 from bert_tf.losses import Objective
-from bert_tf.optimization import CLIP_NORM
+from bert_tf.optimization import WarmupDecay
+from bert_tf.optimization import make_optimizer
 from bert_tf.reporting import MetricsWriter
+from bert_tf.training_state import TrainingState
 
-STATE_DIRECTORY = "training_state"
-# The sum that counts the steps without a finite gradient.
-SKIPPED = "skipped_steps"
+# The exit status after SIGTERM, when the state has been saved: that of a
+# process which the signal ended, as shells, Kubernetes and Slurm know it.
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
-
-def dropout_seed(seed: int, step, replica) -> tf.Tensor:
-  """The int32 [2] seed of one step on one replica, a hash of all three."""
-  mixed = tf.constant([seed % 2**31, 0], tf.int32)
-  for part in (step, replica):
-    mixed = tf.random.experimental.stateless_fold_in(
-        mixed, tf.cast(part, tf.int32))
-  return mixed
-
-
-def make_train_step(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer,
-    objective: Objective, *, strategy: tf.distribute.Strategy, seed: int,
-    batch_spec: Any
-) -> Callable:
-  """`step(batch, number) -> sums`, one update of the model.
-
-  The returned function is compiled once for `batch_spec`; its sums are
-  those of the global batch. A step whose gradients are not finite changes no
-  weight, adds nothing to the sums and counts as `SKIPPED`.
-  """
-  variables = model.trainable_variables
-
-  def replica_step(batch, number):
-    totals = distribution.sum_over_replicas(objective.totals(batch))
-    step_seed = dropout_seed(seed, number, distribution.replica_number())
-    with tf.GradientTape() as tape:
-      outputs = model(batch, training=True, dropout_seed=step_seed)
-      sums = objective.sums(outputs, batch)
-      loss = objective.loss(sums, totals)
-    gradients = tape.gradient(loss, [v.value for v in variables])
-    # A batch without next-sentence labels leaves out the pooler and its
-    # head. As in the original they stay as they are, undecayed.
-    reached = [v for v, g in zip(variables, gradients) if g is not None]
-    # Lookups in the tables give sparse gradients; all else here is dense.
-    gradients = [
-      tf.convert_to_tensor(g) for g in gradients if g is not None]
-    gradients = distribution.sum_over_replicas(gradients)
-    gradients, norm = tf.clip_by_global_norm(gradients, CLIP_NORM)
-    # The summed gradients are the same everywhere, and so is the decision.
-    is_finite = tf.math.is_finite(norm)
-
-    def update():
-      optimizer.apply(gradients, reached)
-      return optimizer.iterations.value
-
-    def skip():
-      optimizer.iterations.assign_add(1)
-      return optimizer.iterations.value
-
-    tf.cond(is_finite, update, skip)
-    sums = distribution.sum_over_replicas(sums)
-    kept = {name: tf.where(is_finite, value, tf.zeros_like(value))
-            for name, value in sums.items()}
-    return {**kept, SKIPPED: tf.cast(~is_finite, tf.float32)}
-
-  @tf.function(
-      input_signature=[batch_spec, tf.TensorSpec((), tf.int64)],
-      autograph=False)
-  def train_step(batch, number):
-    sums = strategy.run(replica_step, args=(batch, number))
-    return tf.nest.map_structure(
-        lambda value: strategy.experimental_local_results(value)[0], sums)
-
-  return train_step
+_DTYPE_POLICIES = {
+  "none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16",
+}
+# What a step raises when another worker is gone.
+_WORKER_ERRORS = (
+  tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError,
+  tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+)
 
 
-class _Sums:
-  """Adds up the sums of steps without waiting for any of them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+  """What is trained: the parts that differ between kinds of training."""
 
-  def __init__(self):
-    self._sums = None
-
-  def add(self, sums: dict[str, tf.Tensor]) -> None:
-    # float64: sums of many steps lose nothing to rounding.
-    sums = {name: tf.cast(value, tf.float64) for name, value in sums.items()}
-    if self._sums is not None:
-      sums = {name: self._sums[name] + value for name, value in sums.items()}
-    self._sums = sums
-
-  def take(self) -> dict[str, float]:
-    sums, self._sums = self._sums or {}, None
-    return {name: float(value) for name, value in sums.items()}
-
-
-def make_evaluator(
-    model: keras.Model, objective: Objective, *, batch_spec: Any
-) -> Callable[[Iterable], dict[str, float]]:
-  """`evaluate(batches) -> metrics`, compiled once for `batch_spec`."""
-
-  @tf.function(input_signature=[batch_spec])
-  def eval_step(batch):
-    return objective.sums(model(batch, training=False), batch)
-
-  def evaluate(batches):
-    sums = _Sums()
-    for batch in batches:
-      sums.add(eval_step(batch))
-    return objective.metrics(sums.take())
-
-  return evaluate
+  model: keras.Model  # made under the strategy
+  objective: Objective
+  num_steps: int
+  num_warmup_steps: int
+  # (first step, whose rows) -> endless batches of those rows.
+  make_batches: Callable[[int, Replicas], tf.data.Dataset]
+  # Sets the first weights, where there is no state to go on from.
+  load_weights: Callable[[], None]
+  # What must stay as it is while a run goes on.
+  identity: dict[str, Any]
+  # The metrics of the model as it is, or None.
+  evaluation: Callable[[], dict[str, float]] | None
+  eval_steps: int
+  # What an example amounts to: {"examples": 1, "tokens": S, ...}, told a
+  # second.
+  amounts: dict[str, float]
+  bias_correction: bool | None = None
+  layer_decay: float = 1.0
 
 
-def _check_identity(
-    output_dir: str, before: dict[str, Any], now: dict[str, Any]
-) -> None:
-  changed = [
-    f"{key} was {before.get(key)!r}, now {now[key]!r}"
-    for key in sorted(now) if before.get(key) != now[key]
-  ]
-  require(
-      not changed,
-      f"{output_dir}: holds another run: {'; '.join(changed)}. Give another "
-      "--output_dir, or go on as that run began.")
-
-
-class TrainingState:
-  """What a run needs to go on: variables, optimizer, step.
-
-  Kept apart from the model directory: to resume and to initialise are
-  different things.
-
-  Args:
-    model: built.
-    optimizer: is built here, for the model's trainable variables.
-    output_dir: of the run; the state lies in a folder of it.
-    identity: what must stay as it is while a run goes on.
+def start(config: TrainingConfig) -> tf.distribute.Strategy:
+  """Settles what holds for the whole process; before all of TensorFlow.
 
   Raises:
-    InputError: the folder holds the state of a run with another identity.
+    InputError: the strategy cannot be had, or does not divide the batch.
+  """
+  strategy = distribution.make_strategy(
+      config.distribution_strategy, tpu_name=config.tpu_name,
+      worker_timeout=config.worker_timeout)
+  distribution.check_batch_size(
+      config.train_batch_size, num_replicas=strategy.num_replicas_in_sync,
+      micro_batches=config.gradient_accumulation_steps)
+  if config.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  keras.utils.set_random_seed(config.random_seed % 2**32)
+  return strategy
+
+
+def dtype_policy(config: TrainingConfig) -> str:
+  """The Keras policy of --mixed_precision: weights are float32 in each."""
+  return _DTYPE_POLICIES[config.mixed_precision]
+
+
+class _Termination:
+  """Whether SIGTERM has come: a preemption, which leaves some seconds."""
+
+  def __init__(self):
+    self.has_come = False
+
+  def _note(self, *_):
+    self.has_come = True
+
+  def __enter__(self):
+    try:
+      self._before = signal.signal(signal.SIGTERM, self._note)
+    except ValueError:  # Not the main thread, which alone gets signals.
+      self._before = None
+    return self
+
+  def __exit__(self, *error):
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
+
+
+class _Clock:
+  """The time that steps took since it was read, and waited for data."""
+
+  def __init__(self):
+    self.seconds, self.waited = 0.0, 0.0
+
+  def take(self) -> tuple[float, float]:
+    taken = self.seconds, self.waited
+    self.seconds, self.waited = 0.0, 0.0
+    return taken
+
+
+class _Loop:
+  """A training on its way.
+
+  The step that is logged runs alone, for the norms of its update; so do all
+  steps with --iterations_per_loop=1.
   """
 
   def __init__(
-      self, model: keras.Model, optimizer: keras.optimizers.Optimizer,
-      output_dir: str, *, identity: dict[str, Any]
+      self, config: TrainingConfig, job: Job, state: TrainingState,
+      schedule: Callable, *, strategy: tf.distribute.Strategy,
+      writer: MetricsWriter, termination: _Termination
   ):
-    directory = os.path.join(output_dir, STATE_DIRECTORY)
-    self._identity = identity
-    self._identity_file = os.path.join(directory, "run.json")
-    if os.path.exists(self._identity_file):
-      _check_identity(output_dir, read_json(self._identity_file), identity)
-    self.model = model
-    self.optimizer = optimizer
-    optimizer.build(model.trainable_variables)
-    values = {v.path: v.value for v in model.weights + optimizer.variables}
-    self._manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(variables=values), directory, max_to_keep=2)
+    self._config = config
+    self._job = job
+    self._state = state
+    self._schedule = schedule
+    self._strategy = strategy
+    self._writer = writer
+    self._termination = termination
+    self._is_chief = distribution.is_chief(strategy)
+    self._done = state.step
+    # The step of the last line of metrics, and the sums since.
+    self._logged = state.notes.get("logged", state.step)
+    self._clock = _Clock()
+    self._flags = None
+    batches = distribution.distribute(
+        strategy, lambda replicas: job.make_batches(state.step, replicas))
+    self._iterator = iter(batches)
+    self._step = train_step.make_train_step(
+        job.model, state.optimizer, job.objective, strategy=strategy,
+        seed=config.random_seed, batch_spec=batches.element_spec,
+        state=state.step_state, jit_compile=config.jit_compile,
+        micro_batches=config.gradient_accumulation_steps)
+    self._sums = self._step.zeros()
+    for name, value in state.notes.get("sums", {}).items():
+      self._sums[name] = tf.constant(value, tf.float64)
+    self._new_steps = 0
+    self._weights = [v.value for v in job.model.trainable_variables]
 
-  @property
-  def step(self) -> int:
-    return int(self.optimizer.iterations)
+  def run(self) -> dict[str, float] | None:
+    """Runs to the end; the metrics of the last evaluation, if any."""
+    results = None
+    while self._done < self._job.num_steps:
+      self._run_steps(self._next_count())
+      if self._is_due(self._config.log_steps):
+        self._log()
+      # Before the state is saved: a run that goes on from there has it.
+      if (self._job.evaluation and self._is_chief
+          and self._is_due(self._job.eval_steps)):
+        results = self._job.evaluation()
+        self._writer.write("eval", self._done, results)
+      if self._is_due(self._config.save_checkpoints_steps):
+        self._save()
+      if self._is_stopping():
+        self._stop()
+    return results
 
-  def restore(self) -> int:
-    """Goes back to the newest state, if there is one; returns its step."""
-    newest = self._manager.latest_checkpoint
-    if newest:
-      self._manager.checkpoint.restore(newest).assert_consumed()
-      logging.info("Going on from step %d: %s.", self.step, newest)
-    return self.step
+  def _is_due(self, every: int) -> bool:
+    return self._done % every == 0 or self._done == self._job.num_steps
 
-  def save(self) -> None:
-    os.makedirs(os.path.dirname(self._identity_file), exist_ok=True)
-    write_json(self._identity_file, self._identity)
-    self._manager.save(checkpoint_number=self.step)
+  def _next_count(self) -> int:
+    """How many steps to run in one call."""
+    def left_of(every):
+      return every - self._done % every
+
+    to_end = self._job.num_steps - self._done
+    to_log = min(left_of(self._config.log_steps), to_end)
+    return max(1, min(
+        self._config.iterations_per_loop, to_log - 1,
+        left_of(self._config.save_checkpoints_steps),
+        left_of(self._job.eval_steps)))
+
+  def _run_steps(self, count: int) -> None:
+    """Starts the next steps, and waits for those before them."""
+    begin = time.monotonic()
+    number = tf.constant(self._done, tf.int64)
+    is_stopping = tf.constant(self._termination.has_come)
+    is_logged = count == 1 and (
+        (self._done + 1) % self._config.log_steps == 0
+        or self._done + 1 == self._job.num_steps)
+    if is_logged:
+      self._before = [tf.identity(weight) for weight in self._weights]
+    flags = self._flags
+    if count == 1:
+      batch = next(self._iterator)
+      self._clock.waited += time.monotonic() - begin
+      sums, self._flags = self._step.one(batch, number, is_stopping)
+      self._sums = {
+        name: value + sums[name] for name, value in self._sums.items()}
+    else:
+      self._sums, self._flags = self._step.many(
+          self._iterator, number, tf.constant(count, tf.int64), is_stopping,
+          self._sums)
+    self._done += count
+    self._new_steps += count
+    # On an accelerator the call above has not waited for its results. One
+    # step in flight keeps it busy.
+    if flags is not None:
+      _check_skipped(flags)
+    self._clock.seconds += time.monotonic() - begin
+
+  def _is_stopping(self) -> bool:
+    """The same on every worker, so that none waits for one that is gone."""
+    if distribution.num_workers(self._strategy) == 1:
+      return self._termination.has_come
+    return int(self._flags.stopping) > 0
+
+  def _save(self) -> None:
+    # So that the next line of metrics is of all its steps, whichever process
+    # made them.
+    self._state.save({"logged": self._logged, "sums": {
+      name: float(value) for name, value in self._sums.items()}})
+
+  def _stop(self) -> None:
+    self._save()
+    distribution.barrier(self._strategy)
+    logging.warning(
+        "SIGTERM: stopped after step %d of %d, whose state is saved; the same "
+        "command goes on from there.", self._done, self._job.num_steps)
+    raise SystemExit(EXIT_TERMINATED)
+
+  def _log(self) -> None:
+    """Writes the metrics of the steps since the last time."""
+    begin = time.monotonic()
+    _check_skipped(self._flags)
+    sums = {name: float(value) for name, value in self._sums.items()}
+    update = [now - then for now, then in zip(self._weights, self._before)]
+    norms = {"weight_norm": float(tf.linalg.global_norm(self._weights)),
+             "update_norm": float(tf.linalg.global_norm(update))}
+    self._before = None
+    seconds, waited = self._clock.take()
+    seconds += time.monotonic() - begin
+    steps = self._done - self._logged
+    metrics = {
+      **_step_metrics(self._job.objective, sums, steps=steps), **norms,
+      "learning_rate": float(self._schedule(self._done - 1))}
+    if self._config.mixed_precision == "float16":
+      metrics["loss_scale"] = float(
+          self._state.step_state.loss_scale.numpy())
+    examples = self._new_steps * self._config.train_batch_size
+    for name, amount in self._job.amounts.items():
+      metrics[f"{name}_per_second"] = examples * amount / seconds
+    if self._config.peak_flops and "model_flops_per_second" in metrics:
+      metrics["peak_share"] = (
+          metrics["model_flops_per_second"] / self._config.peak_flops)
+    if self._config.iterations_per_loop == 1:
+      metrics["input_wait_share"] = waited / seconds
+    self._writer.write("train", self._done, metrics)
+    self._logged, self._new_steps = self._done, 0
+    self._sums = self._step.zeros()
 
 
-def _metrics(
+def _check_skipped(flags: train_step.Flags) -> None:
+  """Waits for the step; ends a training that gets nowhere."""
+  require(
+      int(flags.skipped_in_a_row) < train_step.MOST_SKIPPED,
+      f"{train_step.MOST_SKIPPED} steps in a row had no finite gradient, so "
+      "training stops. The newest saved state is from before; try a lower "
+      "--learning_rate, a longer warm-up, or bfloat16 in the place of "
+      "float16.")
+
+
+def _step_metrics(
     objective: Objective, sums: dict[str, float], *, steps: int
 ) -> dict[str, float]:
-  """The metrics of some steps; waits for them."""
-  skipped = sums.pop(SKIPPED)
-  require(
-      skipped < steps,
-      f"None of the last {steps} steps had a finite gradient, so training "
-      "stops. The newest saved state is from before; try a lower "
-      "--learning_rate or a longer warm-up.")
-  metrics = objective.metrics(sums)
+  """The metrics of some steps, of which some may have been skipped."""
+  skipped = int(sums.pop(train_step.SKIPPED))
+  norm = sums.pop(train_step.GRADIENT_NORM)
+  metrics = {}
+  if skipped < steps:
+    metrics = {**objective.metrics(sums),
+               train_step.GRADIENT_NORM: norm / (steps - skipped)}
   if skipped:
     logging.warning(
         "%d of %d steps had no finite gradient and were skipped.", skipped,
         steps)
-    metrics[SKIPPED] = skipped
+    metrics[train_step.SKIPPED] = skipped
   return metrics
 
 
-def train(
-    state: TrainingState, step_function: Callable, batches: Iterable, *,
-    objective: Objective, schedule: Callable, num_steps: int,
-    batch_size: int, log_steps: int, save_steps: int, eval_steps: int,
-    evaluation: Callable[[], dict[str, float]] | None, writer: MetricsWriter
-) -> dict[str, float] | None:
-  """Runs steps until `num_steps` of them are done, from the state's step.
+def _make_state(
+    config: TrainingConfig, job: Job, schedule: Callable, *,
+    strategy: tf.distribute.Strategy
+) -> TrainingState:
+  """The state of the job, restored where there is one, else at its start."""
+  bias_correction = config.bias_correction
+  if bias_correction is None:
+    bias_correction = job.bias_correction
+  with strategy.scope():
+    state = TrainingState(
+        job.model,
+        make_optimizer(
+            config.optimizer, schedule, bias_correction=bias_correction,
+            layer_decay=job.layer_decay),
+        config.output_dir, identity=job.identity,
+        is_chief=distribution.is_chief(strategy),
+        step_state=train_step.StepState(
+            dynamic_loss_scale=config.mixed_precision == "float16"))
+  if not state.restore():
+    job.load_weights()
+  return state
+
+
+def run(
+    config: TrainingConfig, job: Job, *, strategy: tf.distribute.Strategy,
+    do_train: bool = True
+) -> tuple[dict[str, float] | None, int]:
+  """Trains to the end, from the start or from the newest saved state.
 
   Args:
-    state: model and optimizer; saved every `save_steps` and at the end.
-    step_function: what `make_train_step` returned.
-    batches: from the state's step on.
-    objective: turns sums into the metrics to write.
-    schedule: the learning rate of a step, counted from 0.
-    num_steps: the number of the last step.
-    batch_size: of a global batch, for the rate.
-    log_steps: steps between two lines of metrics.
-    save_steps: steps between two saved states.
-    eval_steps: steps between two evaluations; there is one at the end.
-    evaluation: gives the metrics of the model as it is, or None.
-    writer: where the metrics go.
+    config: of the engine.
+    job: what is trained.
+    strategy: what `start` returned.
+    do_train: False: leaves the model as the saved state has it.
 
   Returns:
-    The metrics of the last evaluation, or None if there was none.
+    The metrics of the last evaluation, None where there was none, and the
+    number of steps that are done.
+
+  Raises:
+    InputError: the state is of another run, another worker is gone, or ten
+      steps in a row had no finite gradient.
+    SystemExit: with EXIT_TERMINATED after SIGTERM, when the state is saved.
   """
-  if state.step >= num_steps:
-    logging.info("All %d steps are done: nothing left to train.", num_steps)
-  sums, iterator, results = _Sums(), iter(batches), None
-  logged, seconds = state.step, 0.0
-  for number in range(state.step, num_steps):
-    start = time.monotonic()
-    sums.add(step_function(next(iterator), tf.constant(number, tf.int64)))
-    done = number + 1
-    is_last = done == num_steps
-    if done % log_steps == 0 or is_last:
-      metrics = _metrics(objective, sums.take(), steps=done - logged)
-      seconds += time.monotonic() - start
-      metrics["learning_rate"] = float(schedule(number))
-      metrics["examples_per_second"] = (done - logged) * batch_size / seconds
-      writer.write("train", done, metrics)
-      logged, seconds = done, 0.0
-    else:
-      seconds += time.monotonic() - start
-    # Before the state is saved: a run that goes on from there has it.
-    if evaluation and (done % eval_steps == 0 or is_last):
-      results = evaluation()
-      writer.write("eval", done, results)
-    if done % save_steps == 0 or is_last:
-      state.save()
-  return results
+  schedule = WarmupDecay(
+      config.learning_rate, num_train_steps=job.num_steps,
+      num_warmup_steps=job.num_warmup_steps,
+      decay=config.learning_rate_schedule, power=config.polynomial_power)
+  state = _make_state(config, job, schedule, strategy=strategy)
+  if do_train and state.step >= job.num_steps:
+    logging.info("All %d steps are done: nothing left to train.",
+                 job.num_steps)
+  if not do_train or state.step >= job.num_steps:
+    return None, state.step
+  with MetricsWriter(
+      config.output_dir, first_step=state.step, num_steps=job.num_steps,
+      is_chief=distribution.is_chief(strategy),
+  ) as writer, _Termination() as termination:
+    try:
+      results = _Loop(
+          config, job, state, schedule, strategy=strategy, writer=writer,
+          termination=termination).run()
+    except _WORKER_ERRORS as error:
+      if distribution.num_workers(strategy) == 1:
+        raise
+      raise InputError(
+          f"Another worker is gone ({type(error).__name__}). Start all "
+          "workers again with the same command: they go on from the newest "
+          f"saved state. TensorFlow says: {str(error).splitlines()[0]}"
+      ) from error
+  return results, state.step

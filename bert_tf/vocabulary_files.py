@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import os
 from typing import Any
 
+from bert_tf import files
 from bert_tf.config import InputError
 from bert_tf.config import read_json
 from bert_tf.config import require
@@ -49,7 +50,7 @@ def read_vocabulary(path: str) -> list[str]:
       a repeated line, a special token missing. It names the file and line.
   """
   try:
-    with open(path, "rb") as file:
+    with files.open_file(path, "rb") as file:
       data = file.read()
   except OSError as error:
     raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
@@ -78,8 +79,8 @@ def find_casing(vocab_file: str, entries: Sequence[str]) -> bool:
     InputError: neither tells, or the configuration asks for a tokenizer that
       is not the original's.
   """
-  path = os.path.join(os.path.dirname(vocab_file), TOKENIZER_CONFIG)
-  if os.path.exists(path):
+  path = os.path.join(files.directory_of(vocab_file), TOKENIZER_CONFIG)
+  if files.exists(path):
     values = read_json(path)
     require(isinstance(values, dict), f"{path}: must hold a JSON object.")
     do_lower_case = values.get("do_lower_case")

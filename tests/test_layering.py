@@ -13,7 +13,8 @@ PACKAGE = REPOSITORY / "bert_tf"
 # Ground floor first. A module imports from lower floors, and on its own
 # floor from modules that stand before it.
 FLOORS = (
-  ("config", "arguments", "progress", "unicode_tables", "vocabulary_files"),
+  ("errors", "files", "config", "arguments", "progress", "unicode_tables",
+   "vocabulary_files"),
   ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
    "data.full_sentences", "data.row_packing", "data.masking",
    "data.example_protos", "data.document_store", "data.work_folder",
@@ -22,8 +23,8 @@ FLOORS = (
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
    "layers", "modeling", "heads", "losses", "optimization", "distribution",
-   "reporting"),
-  ("training", "checkpoints"),
+   "reporting", "monitoring"),
+  ("checkpoints", "train_step", "training_state", "training"),
   ("pretraining", "finetuning", "export", "tasks.classification", "tasks"),
   ("command_line",),
 )

@@ -3,8 +3,11 @@
 import math
 
 import numpy as np
+import pytest
 
+import bert_tf
 from bert_tf import losses
+from bert_tf.config import InputError
 
 
 def pretraining_batch():
@@ -130,3 +133,83 @@ def test_classification_by_hand():
   np.testing.assert_allclose(metrics["accuracy"], 0.5)
   np.testing.assert_allclose(
       losses.CLASSIFICATION.loss(sums, {"total": 2.0}), nll / 2, rtol=1e-6)
+
+
+def left_to_right_batch():
+  """Two rows of four pieces, one of padding; (outputs, batch)."""
+  outputs = {
+    # About the pieces 1, 2 and 3. What has no weight would count.
+    "lm_nll": np.array([[1, 2, 4], [8, 16, 99]], np.float32),
+    "lm_correct": np.array([[1, 0, 1], [0, 0, 1]], np.float32)}
+  batch = {"input_ids": np.zeros((2, 4), np.int32),
+           "input_mask": np.array([[1, 1, 1, 1], [1, 1, 1, 0]], np.int32)}
+  return outputs, batch
+
+
+def test_left_to_right_by_hand():
+  outputs, batch = left_to_right_batch()
+  objective = losses.LEFT_TO_RIGHT
+  sums = as_floats(objective.sums(outputs, batch))
+  assert sums == {"lm_total": 5, "lm_loss": 31, "lm_correct": 2}
+  assert as_floats(objective.totals(batch)) == {"lm_total": 5}
+  np.testing.assert_allclose(
+      objective.loss(sums, {"lm_total": 10}), 31 / 10.00001, rtol=1e-6)
+  metrics = objective.metrics(sums)
+  assert set(metrics) == {"loss", "lm_loss", "lm_accuracy"}
+  np.testing.assert_allclose(
+      [metrics["loss"], metrics["lm_loss"], metrics["lm_accuracy"]],
+      [31 / 5.00001, 31 / 5.00001, 2 / 5.00001], rtol=1e-6)
+
+
+def test_no_example_of_a_packed_row_predicts_the_next():
+  outputs, batch = left_to_right_batch()
+  # The second example of the first row begins at 2, that of the other at 1.
+  batch["example_ids"] = np.array([[1, 1, 2, 2], [1, 2, 2, 0]], np.int32)
+  assert as_floats(losses.LEFT_TO_RIGHT.sums(outputs, batch)) == {
+    "lm_total": 3, "lm_loss": 1 + 4 + 16, "lm_correct": 2}
+  parts = [
+    as_floats(losses.LEFT_TO_RIGHT.sums(
+        {name: value[i:i + 1] for name, value in outputs.items()},
+        {name: value[i:i + 1] for name, value in batch.items()}))
+    for i in range(2)]
+  assert [part["lm_total"] for part in parts] == [2, 1]
+  assert [part["lm_loss"] for part in parts] == [5, 16]
+
+
+def test_the_losses_of_fit_are_those_of_the_loop():
+  for outputs, batch in (pretraining_batch(), packed_batch()):
+    for next_sentence in (True, False):
+      batch["input_ids"] = np.ones((2, 4), np.int32)
+      inputs, targets, weights = bert_tf.inputs_and_targets(
+          batch, next_sentence=next_sentence)
+      assert set(inputs) == {"input_ids"}
+      functions = bert_tf.pretraining_losses(next_sentence=next_sentence)
+      assert set(functions) == set(targets) == set(weights)
+      loss = sum(
+          float(function(targets[name], outputs[name], weights[name]))
+          for name, function in functions.items())
+      counted = {**batch}
+      if not next_sentence:
+        del counted["next_sentence_labels"]
+      expected = losses.PRETRAINING.loss(
+          losses.PRETRAINING.sums(outputs, counted),
+          losses.PRETRAINING.totals(counted))
+      np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_a_row_without_predictions_has_a_loss_in_fit():
+  outputs, batch = pretraining_batch()
+  function = bert_tf.pretraining_losses()["mlm_logits"]
+  loss = function(
+      batch["masked_lm_ids"], outputs["mlm_logits"], np.zeros((2, 2)))
+  assert float(loss) == 0
+
+
+def test_what_fit_cannot_train_on_is_refused():
+  _, batch = pretraining_batch()
+  del batch["next_sentence_labels"]
+  with pytest.raises(InputError, match="Pass next_sentence=False"):
+    bert_tf.inputs_and_targets(batch)
+  del batch["masked_lm_ids"]
+  with pytest.raises(InputError, match="no masked_lm_ids.*mask_batch"):
+    bert_tf.inputs_and_targets(batch)

@@ -2,6 +2,7 @@
 
   python tools/benchmark.py tokenizer
   python tools/benchmark.py pretraining_data
+  python tools/benchmark.py pretraining_step --cache_dir=environments
   python tools/benchmark.py vocabulary --help
 
 A benchmark prints a table for people and, as its last line, one of JSON. The
@@ -17,13 +18,17 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import harness
+from benchmarks import input_pipeline
 from benchmarks import pretraining_data
+from benchmarks import pretraining_step
 from benchmarks import tokenizer
 from benchmarks import vocabulary
 
 # Each has `add_arguments(parser)` and `run(arguments) -> harness.Report`.
 BENCHMARKS = {
+  "input_pipeline": input_pipeline,
   "pretraining_data": pretraining_data,
+  "pretraining_step": pretraining_step,
   "tokenizer": tokenizer,
   "vocabulary": vocabulary,
 }
@@ -39,7 +44,6 @@ def main(command_line: list[str]) -> None:
     command = commands.add_parser(
         name, description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    harness.add_arguments(command)
     module.add_arguments(command)
   arguments = parser.parse_args(command_line)
   report = BENCHMARKS[arguments.benchmark].run(arguments)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from bert_tf import command_line
+from bert_tf import files
 from bert_tf.config import InputError
 from bert_tf.config import require
 
@@ -41,6 +42,7 @@ _PRETRAINING = (
   Curve("masked language model", "mlm_loss", "mlm_accuracy",
         "mlm_majority_accuracy"),
   Curve("next sentence", "nsp_loss", "nsp_accuracy", "nsp_majority_accuracy"),
+  Curve("left to right", "lm_loss", "lm_accuracy", "lm_majority_accuracy"),
 )
 _FINETUNING = (Curve("task", "loss", "accuracy", "majority_accuracy"),)
 _NUMBERS = frozenset(
@@ -61,8 +63,9 @@ def _parse_line(line: str, where: str) -> dict[str, Any]:
       '"step" (a whole number).')
   for key in _NUMBERS & set(entry):
     require(
-        type(entry[key]) in (int, float),
-        f"{where}: {key}: received {entry[key]!r}; must be a number.")
+        type(entry[key]) in (int, float, type(None)),
+        f"{where}: {key}: received {entry[key]!r}; must be a number, or null "
+        "where it was none.")
   return entry
 
 
@@ -74,7 +77,7 @@ def read_metrics(run: str) -> list[dict[str, Any]]:
   """
   path = os.path.join(run, METRICS_FILE)
   try:
-    with open(path, encoding="utf-8") as file:
+    with files.open_file(path) as file:
       lines = file.read().removesuffix("\n").split("\n")
   except OSError as error:
     raise InputError(
@@ -97,10 +100,13 @@ def points(
 ) -> tuple[list[int], list[float]]:
   """Steps and values of one curve; empty if the run does not tell it.
 
+  What was no number (null in the file) is left out.
+
   >>> points([{"split": "eval", "step": 5, "loss": 2.0}], "eval", "loss")
   ([5], [2.0])
   """
-  known = [e for e in entries if e["split"] == split and key in e]
+  known = [
+    e for e in entries if e["split"] == split and e.get(key) is not None]
   return [e["step"] for e in known], [e[key] for e in known]
 
 
@@ -219,15 +225,17 @@ def plot(runs: Sequence[str], *, output_file: str) -> None:
       for j, curve in enumerate(curves_of(entries)):
         color = _COLORS[(j if is_single else i) % len(_COLORS)]
         colors[curve.name if is_single else name] = color
-        dash = "-" if is_single else _DASHES[j]
-        dashes[curve.name] = dash
-        kinds |= _draw_curve(axes, entries, curve, color=color, dashes=dash,
-                             is_single=is_single)
+        # Runs of several kinds share the dashes, and are told by colour.
+        dashes.setdefault(j, {})[curve.name] = None
+        kinds |= _draw_curve(
+            axes, entries, curve, color=color, is_single=is_single,
+            dashes=_DASHES[0 if is_single else j])
     _style(figure, axes, last_step=max(
         entry["step"] for entries in read for entry in entries))
     needs_dashes = not is_single and len(dashes) > 1
     lines, labels = _legend_entries(
-        colors, dashes if needs_dashes else {}, kinds)
+        colors, {" / ".join(names): _DASHES[j] for j, names in dashes.items()}
+        if needs_dashes else {}, kinds)
     # About 110 characters fit beside each other, a line sample taking seven.
     rows = math.ceil(sum(len(label) + 7 for label in labels) / 110)
     figure.legend(lines, labels, loc="outside upper center", frameon=False,

@@ -118,6 +118,18 @@ def _hide(
       tf.where(draw < mask_share + same_share, original, random_ids))
 
 
+def _add_at(
+    ids: tf.Tensor, positions: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
+  """`ids` [B, S] with `change` [B, P] added at `positions` [B, P].
+
+  What is no prediction adds 0, wherever it points.
+  """
+  rows = tf.range(tf.shape(positions)[0])[:, tf.newaxis]
+  total = tf.math.unsorted_segment_sum(
+      change, positions + ids.shape[1] * rows, tf.size(ids))
+  return ids + tf.reshape(total, tf.shape(ids))
+
+
 def mask_batch(
     batch: dict[str, tf.Tensor],
     *,
@@ -194,14 +206,44 @@ def mask_batch(
   hidden = _hide(
       original, mask_id=mask_id, vocab_size=vocab_size, mask_share=mask_share,
       same_share=same_share, seeds=seeds[1:])
-  # What is no prediction adds 0, wherever it points.
-  places = positions + width * tf.range(tf.shape(positions)[0])[:, tf.newaxis]
-  change = tf.math.unsorted_segment_sum(
-      tf.where(is_used, hidden - original, 0), places, tf.size(input_ids))
   return {
     **batch,
-    "input_ids": input_ids + tf.reshape(change, tf.shape(input_ids)),
+    "input_ids": _add_at(
+        input_ids, positions, tf.where(is_used, hidden - original, 0)),
     "masked_lm_positions": positions,
     "masked_lm_ids": original,
     "masked_lm_weights": tf.cast(is_used, tf.float32),
   }
+
+
+# What left-to-right prediction needs of a record: it has no next sentence.
+_UNMASKED = (
+  "input_ids", "input_mask", "segment_ids", "example_ids", "position_ids")
+
+
+def restore(
+    batch: dict[str, tf.Tensor], *, seed: tf.Tensor | None = None
+) -> dict[str, tf.Tensor]:
+  """The rows as they were before they were masked: `mask_batch` undone.
+
+  For the left-to-right objective (Devlin et al. 2019, section 5.1), which
+  trains on the same records without [MASK]. Stands where a pipeline masks.
+
+  Args:
+    batch: a batch of records, masked or not: `input_ids` int32 [B, S] with a
+      static S; `masked_lm_positions`, `masked_lm_ids` int32 [B, P] and
+      `masked_lm_weights` float32 [B, P], all three or none.
+    seed: is not used; there is nothing to draw.
+
+  Returns:
+    The batch without masks, next-sentence labels and their [CLS] positions.
+  """
+  del seed
+  kept = {name: batch[name] for name in _UNMASKED if name in batch}
+  if "masked_lm_ids" not in batch:
+    return kept
+  ids, positions = batch["input_ids"], batch["masked_lm_positions"]
+  change = tf.where(
+      batch["masked_lm_weights"] > 0,
+      batch["masked_lm_ids"] - tf.gather(ids, positions, batch_dims=1), 0)
+  return {**kept, "input_ids": _add_at(ids, positions, change)}

@@ -10,6 +10,7 @@ shuffled all examples together already; the chunks only make epochs differ.)
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -21,6 +22,14 @@ CHUNK = 4096
 
 # (batch, seed=int32 [2]) -> batch: hides pieces, see `dynamic_masking`.
 Mask = Callable[..., dict[str, tf.Tensor]]
+
+
+class Replicas(NamedTuple):
+  """Those of all replicas of a training that one process feeds."""
+
+  first: int = 0
+  count: int = 1
+  total: int = 1
 
 
 def _seed(*parts) -> tf.Tensor:
@@ -71,6 +80,24 @@ def _records_of_file(path, seed) -> tf.data.Dataset:
   return chunks.enumerate().flat_map(permute)
 
 
+def deal(batches: tf.data.Dataset, replicas: Replicas) -> tf.data.Dataset:
+  """From global batches to the batches of some replicas, one after another.
+
+  Replica r of R gets the rows [r B / R, (r + 1) B / R) of each batch of B.
+  """
+  if replicas.total == 1:
+    return batches
+  last = replicas.first + replicas.count
+
+  def parts(values):
+    size = values.shape[0] // replicas.total
+    dealt = tf.reshape(values, [replicas.total, size, *values.shape[1:]])
+    return dealt[replicas.first:last]
+
+  return batches.map(
+      lambda batch: tf.nest.map_structure(parts, batch)).unbatch()
+
+
 def _parsed(
     serialized: tf.data.Dataset, layout: records.Layout, mask: Mask | None,
     *, seed: int, first_batch: int
@@ -80,7 +107,11 @@ def _parsed(
   def parse(number, batch):
     batch = records.parse(batch, layout)
     if mask is not None:
-      batch = mask(batch, seed=_seed(seed, number, 2))
+      masked = mask(batch, seed=_seed(seed, number, 2))
+      # Where the size of a batch is known it stays so.
+      rows = batch["input_ids"].shape[:1]
+      batch = {name: tf.ensure_shape(value, rows + value.shape[1:])
+               for name, value in masked.items()}
     return batch
 
   return (
@@ -91,18 +122,20 @@ def _parsed(
 
 def training_batches(
     files: Sequence[str], *, layout: records.Layout, batch_size: int,
-    seed: int, first_step: int = 0, mask: Mask | None = None
+    seed: int, first_step: int = 0, mask: Mask | None = None,
+    replicas: Replicas = Replicas()
 ) -> tf.data.Dataset:
   """Endless batches for training, from a given step on.
 
   Args:
     files: TFRecord files; their order does not matter.
     layout: what every record holds.
-    batch_size: records a batch.
+    batch_size: records a batch, over all replicas.
     seed: fixes the order and the masks.
     first_step: number of batches that were consumed before.
     mask: for records that are not masked: (batch, seed=int32 [2]) -> batch,
       such as `dynamic_masking.mask_batch`. Each step has masks of its own.
+    replicas: whose rows of each batch to give, one replica after another.
 
   Returns:
     A dataset of dicts in the record schema, see `records.signature`.
@@ -125,7 +158,13 @@ def training_batches(
   first = read(tf.constant(position, tf.int64)).skip(skipped)
   rest = tf.data.Dataset.counter(position + 1).flat_map(read)
   batches = first.concatenate(rest).batch(batch_size, drop_remainder=True)
-  return _parsed(batches, layout, mask, seed=seed, first_batch=first_step)
+  if mask is None:
+    # Nobody parses what another process will use.
+    batches = deal(batches, replicas)
+  batches = _parsed(batches, layout, mask, seed=seed, first_batch=first_step)
+  # Masks are drawn for a whole batch, so that they are the same ones however
+  # it is dealt out.
+  return batches if mask is None else deal(batches, replicas)
 
 
 def evaluation_batches(

@@ -5,22 +5,27 @@ read here and ours there. Shapes: B batch size, S max_seq_length, P
 max_predictions_per_seq, K examples in a packed row.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import itertools
 import json
 import mmap
 import os
 import struct
-from typing import Any, NamedTuple
+from typing import Any, IO, NamedTuple
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 
+from bert_tf import files
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data import example_protos
 from bert_tf.data.work_folder import STATS_FILE
+
+# Of a record in a TFRecord file, and what stands before it.
+_LENGTH = struct.Struct("<Q")
 
 # What `check_records` looks at. One record shows the lengths; a foreign
 # vocabulary shows only in some.
@@ -86,24 +91,18 @@ def signature(layout: Layout) -> dict[str, tf.TensorSpec]:
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-  """Yields a temporary name; renames it to `path` if all went well.
-
-  On an error nothing stays: no file under its final name is ever incomplete.
+  """`files.replacing` for records.
 
   Raises:
     InputError: the file cannot be written, or the disk is full.
   """
-  temporary = f"{path}.tmp-{os.getpid()}"
   try:
-    yield temporary
-    os.replace(temporary, path)
+    with files.replacing(path) as temporary:
+      yield temporary
   except (OSError, tf.errors.OpError) as error:
     raise InputError(
         f"{path}: cannot be written: {error}; check the folder's rights and "
         "the room on the disk.") from error
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(temporary)
 
 
 def write_records(
@@ -150,10 +149,12 @@ def parse(serialized: tf.Tensor, layout: Layout) -> dict[str, tf.Tensor]:
         tf.float32 if spec.dtype.is_floating else tf.int64)
     for name, spec in specs.items()
   })
+  # A known batch size stays known: a TPU asks for it.
+  size = -1 if serialized.shape[0] is None else serialized.shape[0]
   return {
     name: tf.reshape(
         tf.cast(parsed[name], spec.dtype),
-        [-1] + spec.shape[1:].as_list())
+        [size] + spec.shape[1:].as_list())
     for name, spec in specs.items()
   }
 
@@ -175,7 +176,7 @@ def _parse_one(where: str, record: bytes) -> Mapping[str, Any]:
 
 def _first_records(path: str, count: int) -> Iterator[tuple[str, Mapping]]:
   """The first records, each with words that say which one it is."""
-  require(os.path.isfile(path), f"{path}: no such file.")
+  require(files.is_file(path), f"{path}: no such file.")
   number = 0
   serialized = tf.data.TFRecordDataset(path).as_numpy_iterator()
   try:
@@ -258,12 +259,12 @@ def check_records(
 
 def _count_in_stats(path: str) -> int | None:
   """The count in stats.json beside the file, if it is of this very file."""
-  stats_path = os.path.join(os.path.dirname(path), STATS_FILE)
+  stats_path = os.path.join(files.directory_of(path), STATS_FILE)
   try:
-    with open(stats_path, encoding="utf-8") as file:
+    with files.open_file(stats_path) as file:
       entry = json.load(file)["files"][os.path.basename(path)]
     # Copying changes the time of a file, but not its size.
-    is_fresh = entry["bytes"] == os.path.getsize(path)
+    is_fresh = entry["bytes"] == files.size(path)
     return entry["records"] if is_fresh else None
   except (OSError, ValueError, KeyError, TypeError):
     return None
@@ -273,29 +274,50 @@ def count_records(path: str) -> int:
   """How many records a file holds.
 
   `stats.json` beside the file says it, if it was written with this file;
-  otherwise the lengths in front of the records do, without reading them.
+  otherwise the lengths in front of the records do, without reading them. (A
+  remote file without `stats.json` is read as a whole.)
 
   Raises:
-    InputError: no such file, or it does not end where a record does.
+    InputError: no such file, it cannot be read, or it does not end where a
+      record does.
   """
-  require(os.path.isfile(path), f"{path}: no such file.")
+  require(files.is_file(path), f"{path}: no such file.")
   count = _count_in_stats(path)
-  return _walk_records(path) if count is None else count
-
-
-def _walk_records(path: str) -> int:
-  """Counts by the framing: uint64 length, uint32 CRC, data, uint32 CRC."""
-  size = os.path.getsize(path)
+  if count is not None:
+    return count
+  size = files.size(path)
   if size == 0:
     return 0
-  count = 0
-  place = 0
-  header = struct.Struct("<Q")
-  with open(path, "rb") as file, mmap.mmap(
-      file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-    while place + 16 <= size:
-      place += header.unpack_from(data, place)[0] + 16
-      count += 1
+  try:
+    with files.open_file(path, "rb") as file:
+      return _walk_records(path, size, _lengths_of(path, file))
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def _lengths_of(path: str, file: IO[bytes]) -> Callable[[int], int]:
+  """A function: (place of a record) -> bytes in it."""
+  if files.is_local(path):
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return lambda place: _LENGTH.unpack_from(data, place)[0]
+  logging.info(
+      "%s: is read through to count its records, as no %s beside it has "
+      "their number.", path, STATS_FILE)
+
+  def length_at(place):
+    file.seek(place)
+    return _LENGTH.unpack(file.read(_LENGTH.size))[0]
+
+  return length_at
+
+
+def _walk_records(
+    path: str, size: int, length_at: Callable[[int], int]) -> int:
+  """Counts by the framing: uint64 length, uint32 CRC, data, uint32 CRC."""
+  count, place = 0, 0
+  while place + 16 <= size:
+    place += length_at(place) + 16
+    count += 1
   require(
       place == size,
       f"{path}: cut short after {count - (place > size)} records, or not a "

@@ -6,7 +6,6 @@ Standard library only; zstandard is imported where it is used.
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
-import glob
 import io
 import logging
 import os
@@ -14,6 +13,7 @@ import stat
 import sys
 from typing import Any, BinaryIO
 
+from bert_tf import files
 from bert_tf.config import InputError
 from bert_tf.config import require
 
@@ -29,7 +29,7 @@ def expand_files(patterns: Sequence[str]) -> list[str]:
   """The files that names and globs stand for, sorted, each once.
 
   A name that exists is taken as it is, even if it holds a `*` or a `[`.
-  `**` reaches into folders.
+  `**` reaches into folders, of local paths.
 
   Raises:
     InputError: a pattern matches no file, or it names a folder.
@@ -39,16 +39,17 @@ def expand_files(patterns: Sequence[str]) -> list[str]:
   paths = set()
   for pattern in patterns:
     require(
-        not os.path.isdir(pattern),
+        not files.is_directory(pattern),
         f"{pattern}: is a folder; give the files in it, such as "
         f"{os.path.join(pattern, '*')}.")
-    matches = [pattern] if os.path.exists(pattern) else [
-      path for path in glob.glob(pattern, recursive=True)
-      if not os.path.isdir(path)]
+    matches = [pattern] if files.exists(pattern) else [
+      path for path in files.glob(pattern) if not files.is_directory(path)]
+    where = (f" (the current folder is {os.getcwd()})"
+             if files.is_local(pattern) else "")
     require(
         len(matches) > 0,
         f"{pattern}: no such file, and as a glob it matches none; check the "
-        f"name (the current folder is {os.getcwd()}).")
+        f"name{where}.")
     paths.update(matches)
   return sorted(paths)
 
@@ -62,12 +63,11 @@ def size_on_disk(paths: Sequence[str]) -> int | None:
   size = 0
   for path in paths:
     try:
-      status = os.stat(path)
+      if files.is_local(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        return None
+      size += files.size(path)
     except OSError as error:
       raise _unreadable(path, error) from None
-    if not stat.S_ISREG(status.st_mode):
-      return None
-    size += status.st_size
   return size
 
 
@@ -179,7 +179,7 @@ def _reading(path: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
   damage = ()
   try:
     with (contextlib.nullcontext(sys.stdin.buffer)
-          if path == STANDARD_INPUT else open(path, "rb")) as file:
+          if path == STANDARD_INPUT else files.open_file(path, "rb")) as file:
       text, damage = _decompressed(path, file)
       yield text, file
   except EOFError:

@@ -1,6 +1,7 @@
 """Classification of single texts (Devlin et al. 2019, section 4.1).
 
-A linear layer over the pooled output. Rows: a text and a label each.
+A linear layer over the pooled output, or over a bidirectional LSTM. Rows: a
+text and a label each.
 """
 
 import os
@@ -8,10 +9,12 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from bert_tf import files
 from bert_tf import finetuning
 from bert_tf import losses
 from bert_tf import metrics
 from bert_tf.arguments import FinetuningConfig
+from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import read_columns
@@ -20,7 +23,7 @@ from bert_tf.heads import BertClassifier
 
 def _read(config: FinetuningConfig, split: str):
   path = os.path.join(config.data_dir, f"{split}.tsv")
-  if not os.path.exists(path):
+  if not files.exists(path):
     return None
   # The labels of a test set are often kept back.
   columns = [config.text_column]
@@ -39,7 +42,15 @@ def _describe(config: FinetuningConfig, rows) -> dict:
       len(labels) > 1,
       f"{config.data_dir}: all rows of train.tsv have the label "
       f"{labels[0]!r}; a classifier needs two or more.")
-  return {"labels": labels}
+  # Only what is not the rule, so that other readers know all the keys.
+  head = {} if config.head == "linear" else {"head": config.head}
+  return {"labels": labels, **head}
+
+
+def _make_model(bert_config: BertConfig, description: dict, **kwargs):
+  return BertClassifier(
+      bert_config, num_classes=len(description["labels"]),
+      head=description.get("head", "linear"), **kwargs)
 
 
 def _targets(description: dict, rows) -> dict[str, np.ndarray]:
@@ -104,10 +115,9 @@ TASK = finetuning.Task(
     read=_read,
     describe=_describe,
     targets=_targets,
-    make_model=lambda bert_config, description: BertClassifier(
-        bert_config, num_classes=len(description["labels"])),
+    make_model=_make_model,
     objective=losses.CLASSIFICATION,
     metrics=_metrics,
     predictions=_predictions,
     signatures=_signatures,
-    head=("output_",))
+    head=("output_", "bilstm/"))

@@ -117,3 +117,38 @@ def test_no_seed_is_used_twice(table, monkeypatch):
   for step in range(3):
     mask_batch(batch, seed=tf.constant([step, 1]), is_continuation=table)
   assert len(seeds) == len(set(seeds)) == 9
+
+
+@TABLES
+def test_restoring_undoes_the_masks(table):
+  whole = {name: tf.constant(array) for name, array in examples().items()}
+  masked = mask_batch(
+      whole, seed=tf.constant([0, 1]), is_continuation=table)
+  assert not np.array_equal(masked["input_ids"], whole["input_ids"])
+  restored = dynamic_masking.restore(masked, seed=tf.constant([0, 1]))
+  assert set(restored) == {"input_ids", "input_mask", "segment_ids"}
+  for name, tensor in restored.items():
+    assert np.array_equal(tensor, whole[name])
+
+
+def test_restoring_by_hand():
+  batch = {
+    "input_ids": [[1, 3, 7, 2], [1, 8, 2, 0]], "input_mask": [[1] * 4] * 2,
+    "example_ids": [[1] * 4] * 2, "position_ids": [[0, 1, 2, 3]] * 2,
+    "cls_positions": [[0], [0]], "next_sentence_weights": [[1.0], [1.0]],
+    # The slot of padding points at [CLS], and 9 must not go there.
+    "masked_lm_positions": [[1, 2], [1, 0]], "masked_lm_ids": [[5, 6], [8, 9]],
+    "masked_lm_weights": [[1.0, 1.0], [1.0, 0.0]]}
+  batch = {name: tf.constant(value) for name, value in batch.items()}
+  restored = dynamic_masking.restore(batch)
+  assert set(restored) == {
+    "input_ids", "input_mask", "example_ids", "position_ids"}
+  assert restored["input_ids"].numpy().tolist() == [
+    [1, 5, 6, 2], [1, 8, 2, 0]]
+
+
+def test_what_is_not_masked_passes():
+  batch = {name: tf.constant(array) for name, array in examples().items()}
+  restored = dynamic_masking.restore(batch, seed=tf.constant([0, 1]))
+  assert set(restored) == {"input_ids", "input_mask", "segment_ids"}
+  assert restored["input_ids"] is batch["input_ids"]

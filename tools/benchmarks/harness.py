@@ -31,10 +31,13 @@ class Report:
   figures: dict[str, Any]  # the same for programs
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_cache_dir(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--cache_dir", default=os.path.expanduser("~/.cache/bert_tf"),
       help="Where the environments of the others are kept.")
+
+
+def add_corpus(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--corpus", default=os.path.join(
           SHARED, "data", "corpora", "books_en.txt.gz"),
@@ -49,6 +52,13 @@ def read_paragraphs(path: str) -> list[str]:
       return [line for line in file.read().split("\n") if line.strip()]
   except FileNotFoundError:
     sys.exit(f"{path}: no such file; give --corpus=text.txt.")
+
+
+def read_packages(path: str) -> list[list[str]]:
+  """The `packages` of `peer_python` from a file: a line each, # remarks."""
+  with open(path, encoding="utf-8") as file:
+    lines = [line.partition("#")[0].split() for line in file]
+  return [line for line in lines if line]
 
 
 def peer_python(cache_dir: str, name: str, packages: list[list[str]]) -> str:

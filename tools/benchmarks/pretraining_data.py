@@ -28,6 +28,8 @@ PACKAGES = [["--no-deps", "bert-tensorflow==1.0.1"], ["six"]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  harness.add_cache_dir(parser)
+  harness.add_corpus(parser)
   parser.add_argument(
       "--vocab_file", default=os.path.join(
           harness.SHARED, "data", "vocabularies",

@@ -20,6 +20,8 @@ PACKAGES = [["tokenizers"]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  harness.add_cache_dir(parser)
+  harness.add_corpus(parser)
   parser.add_argument("--vocab_size", type=int, default=30000)
 
 
