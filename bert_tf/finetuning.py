@@ -17,6 +17,7 @@ import tensorflow as tf
 from bert_tf import checkpoints
 from bert_tf import distribution
 from bert_tf import files
+from bert_tf import monitoring
 from bert_tf import training
 from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
@@ -78,7 +79,7 @@ def _tokenized(
 
 def _training_batches(
     make_batch, *, num_rows: int, batch_size: int, seed: int, first_step: int,
-    replicas: Replicas
+    replicas: Replicas = Replicas()
 ) -> tf.data.Dataset:
   """Endless batches; each epoch in its own order, a function of the seed."""
 
@@ -254,6 +255,7 @@ def _train(
       checkpoints.load_weights(
           setup.model, source, new=(*setup.task.head, "bert/pooler/"))
 
+  length = setup.description["max_seq_length"]
   job = training.Job(
       model=setup.model, objective=setup.task.objective, num_steps=num_steps,
       num_warmup_steps=int(num_steps * config.warmup_proportion),
@@ -265,7 +267,10 @@ def _train(
       evaluation=evaluation,
       eval_steps=config.eval_steps or max(
           num_rows // config.train_batch_size, 1),
-      amounts={"examples": 1, "tokens": setup.description["max_seq_length"]},
+      amounts={
+        "examples": 1, "tokens": length,
+        "model_flops": monitoring.flops_per_example(
+            setup.model.config, sequence_length=length, predictions=0)},
       # Fine-tuning of small sets is steadier with it.
       bias_correction=True, layer_decay=config.layer_decay)
   results, step = training.run(config, job, strategy=setup.strategy)

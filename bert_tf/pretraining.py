@@ -16,6 +16,7 @@ from bert_tf import checkpoints
 from bert_tf import distribution
 from bert_tf import files
 from bert_tf import losses
+from bert_tf import monitoring
 from bert_tf import train_step
 from bert_tf import training
 from bert_tf import training_state
@@ -180,6 +181,15 @@ def _make_evaluation(config: PretrainingConfig, model, inputs: _Inputs):
   return evaluation
 
 
+def _flops_per_example(config: PretrainingConfig, inputs: _Inputs) -> int:
+  pooled = 0
+  if inputs.layout.next_sentence:
+    pooled = inputs.layout.max_examples_per_row or 1
+  return monitoring.flops_per_example(
+      inputs.bert_config, sequence_length=config.max_seq_length,
+      predictions=config.max_predictions_per_seq, pooled=pooled)
+
+
 def _identity(
     config: PretrainingConfig, bert_config: BertConfig
 ) -> dict[str, Any]:
@@ -237,7 +247,9 @@ def run(config: PretrainingConfig) -> dict[str, float]:
       load_weights=load_weights,
       identity=_identity(config, inputs.bert_config), evaluation=evaluation,
       eval_steps=config.eval_steps or config.save_checkpoints_steps,
-      amounts={"examples": 1, "tokens": config.max_seq_length})
+      amounts={
+        "examples": 1, "tokens": config.max_seq_length,
+        "model_flops": _flops_per_example(config, inputs)})
   results, step = training.run(
       config, job, strategy=strategy, do_train=config.do_train)
   if distribution.is_chief(strategy):

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf import distribution
+from bert_tf import monitoring
 from bert_tf import train_step
 from bert_tf.arguments import TrainingConfig
 from bert_tf.config import InputError
@@ -130,7 +131,8 @@ class _Loop:
   def __init__(
       self, config: TrainingConfig, job: Job, state: TrainingState,
       schedule: Callable, *, strategy: tf.distribute.Strategy,
-      writer: MetricsWriter, termination: _Termination
+      writer: MetricsWriter, profile: monitoring.Profile,
+      termination: _Termination
   ):
     self._config = config
     self._job = job
@@ -138,12 +140,16 @@ class _Loop:
     self._schedule = schedule
     self._strategy = strategy
     self._writer = writer
+    self._profile = profile
     self._termination = termination
     self._is_chief = distribution.is_chief(strategy)
     self._done = state.step
     # The step of the last line of metrics, and the sums since.
     self._logged = state.notes.get("logged", state.step)
     self._clock = _Clock()
+    self._watch = monitoring.Watch(
+        vocab_size=job.model.config.vocab_size,
+        num_warmup_steps=job.num_warmup_steps)
     self._flags = None
     batches = distribution.distribute(
         strategy, lambda replicas: job.make_batches(state.step, replicas))
@@ -162,8 +168,10 @@ class _Loop:
   def run(self) -> dict[str, float] | None:
     """Runs to the end; the metrics of the last evaluation, if any."""
     results = None
+    self._profile.on_step(self._done)
     while self._done < self._job.num_steps:
       self._run_steps(self._next_count())
+      self._profile.on_step(self._done)
       if self._is_due(self._config.log_steps):
         self._log()
       # Before the state is saved: a run that goes on from there has it.
@@ -268,6 +276,8 @@ class _Loop:
     if self._config.iterations_per_loop == 1:
       metrics["input_wait_share"] = waited / seconds
     self._writer.write("train", self._done, metrics)
+    if self._is_chief:
+      self._watch.check(self._done, metrics)
     self._logged, self._new_steps = self._done, 0
     self._sums = self._step.zeros()
 
@@ -354,14 +364,20 @@ def run(
                  job.num_steps)
   if not do_train or state.step >= job.num_steps:
     return None, state.step
+  is_chief = distribution.is_chief(strategy)
+  monitoring.check_batch(
+      job.model.config, next(iter(job.make_batches(state.step, Replicas()))))
+  # Of several workers the chief is profiled.
+  profile_steps = monitoring.parse_profile_steps(config.profile_steps)
   with MetricsWriter(
       config.output_dir, first_step=state.step, num_steps=job.num_steps,
-      is_chief=distribution.is_chief(strategy),
-  ) as writer, _Termination() as termination:
+      is_chief=is_chief,
+  ) as writer, _Termination() as termination, monitoring.Profile(
+      profile_steps if is_chief else None, config.output_dir) as profile:
     try:
       results = _Loop(
           config, job, state, schedule, strategy=strategy, writer=writer,
-          termination=termination).run()
+          profile=profile, termination=termination).run()
     except _WORKER_ERRORS as error:
       if distribution.num_workers(strategy) == 1:
         raise

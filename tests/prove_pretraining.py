@@ -29,6 +29,8 @@ import sys
 
 import numpy as np
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(REPOSITORY, "tools"))
 from benchmarks import harness
@@ -94,8 +96,7 @@ class Proof:
       print(f"{self.path(output)} is there.", flush=True)
       return
     process = subprocess.Popen(
-        [sys.executable, os.path.join(REPOSITORY, script), *arguments],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+        [sys.executable, os.path.join(REPOSITORY, script), *arguments])
     try:
       status = process.wait()
     except BaseException:

@@ -15,6 +15,7 @@ from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
+from bert_tf.reporting import MetricsWriter
 from bert_tf.tasks import classification
 from bert_tf.tasks import TASKS
 
@@ -124,7 +125,7 @@ def test_a_run_that_was_cut_goes_on_with_the_same_command(data, tmp_path):
   class Cut(Exception):
     pass
 
-  original = finetuning.MetricsWriter.write
+  original = MetricsWriter.write
 
   def write(self, split, step, metrics):
     original(self, split, step, metrics)
@@ -132,7 +133,7 @@ def test_a_run_that_was_cut_goes_on_with_the_same_command(data, tmp_path):
       raise Cut
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(finetuning.MetricsWriter, "write", write)
+    patch.setattr(MetricsWriter, "write", write)
     with pytest.raises(Cut):
       finetuning.run(config, TASK)
   finetuning.run(config, TASK)

@@ -226,7 +226,7 @@ def test_rows_of_one_word_are_added_before_they_are_clipped_and_squared():
 def test_the_kernel_is_equal_to_its_twin(correct):
   rng = np.random.default_rng(0)
   optimizer = AdamWeightDecay(0.01, bias_correction=correct)
-  for shape in [(3052, 768), (768, 3072), (768,), ()]:
+  for shape in [(768, 3072), (2, 768), (768,), ()]:
     def draw():
       return tf.constant(rng.normal(size=shape), tf.float32)
 
@@ -549,14 +549,14 @@ def test_a_compiled_model_goes_on_from_its_file(tmp_path, name):
   model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
   model.compile(
       make_optimizer(name, WarmupDecay(
-          0.05, num_train_steps=500, num_warmup_steps=10)), loss="mse")
-  x = np.random.default_rng(0).normal(size=(256, 2))
+          0.1, num_train_steps=100, num_warmup_steps=10)), loss="mse")
+  x = np.random.default_rng(0).normal(size=(128, 2))
   y = x @ [[1.0], [-2.0]]
-  losses = model.fit(x, y, epochs=40, verbose=0).history["loss"]
-  assert losses[-1] < 0.05 < losses[0]
+  losses = model.fit(x, y, epochs=20, verbose=0).history["loss"]
+  assert losses[-1] < 0.1 * losses[0]
   model.save(tmp_path / "model.keras")
   again = keras.models.load_model(tmp_path / "model.keras")
-  assert int(again.optimizer.iterations) == 40 * 8
+  assert int(again.optimizer.iterations) == 20 * 4
   for each in (model, again):
     each.fit(x, y, epochs=2, shuffle=False, verbose=0)
   ours, theirs = (values_of(each.optimizer, each.trainable_variables)

@@ -16,6 +16,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
 from bert_tf.data import example_files
+from bert_tf.reporting import MetricsWriter
 
 TEXT = """The cat sat on the mat.
 The dog ran after the cat.
@@ -80,7 +81,9 @@ def test_a_run_leaves_a_model_directory_and_metrics(inputs, tmp_path):
     ("train", 2), ("eval", 3), ("train", 4), ("train", 6), ("eval", 6)]
   assert set(lines[0]) == {
     "split", "step", "time", "loss", "mlm_loss", "mlm_accuracy", "nsp_loss",
-    "nsp_accuracy", "learning_rate", "examples_per_second"}
+    "nsp_accuracy", "learning_rate", "gradient_norm", "weight_norm",
+    "update_norm", "examples_per_second", "tokens_per_second",
+    "model_flops_per_second", "input_wait_share"}
   assert results["global_step"] == 6
   assert results["mlm_perplexity"] == pytest.approx(
       np.exp(results["mlm_loss"]))
@@ -128,7 +131,7 @@ def test_a_run_that_was_cut_goes_on_with_the_same_command(inputs, tmp_path):
   class Cut(Exception):
     pass
 
-  def cut(step, original=pretraining.MetricsWriter.write):
+  def cut(step, original=MetricsWriter.write):
     def write(self, split, number, metrics):
       original(self, split, number, metrics)
       if number == step:
@@ -136,7 +139,7 @@ def test_a_run_that_was_cut_goes_on_with_the_same_command(inputs, tmp_path):
     return write
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(pretraining.MetricsWriter, "write", cut(4))
+    patch.setattr(MetricsWriter, "write", cut(4))
     with pytest.raises(Cut):
       pretraining.run(config)
   assert not (tmp_path / "parts" / "bert_config.json").exists()

@@ -125,6 +125,37 @@ def test_tasks_of_several_pretraining_runs_differ_by_their_dashes(
     "small", "large", "masked language model", "next sentence"]
 
 
+def test_runs_of_several_kinds_share_a_picture(make_run, drawn, tmp_path):
+  left_to_right = [
+    {"split": "train", "step": 10, "loss": 9.0, "lm_loss": 9.0,
+     "lm_accuracy": 0.1, "gradient_norm": 1.5, "input_wait_share": 0.1},
+    {"split": "eval", "step": 20, "loss": 8.0, "lm_loss": 8.0,
+     "lm_accuracy": 0.2},
+  ]
+  one = make_run("left_to_right", left_to_right)
+  plot_training.plot([one], output_file=str(tmp_path / "curve.png"))
+  loss, accuracy = drawn().axes
+  assert lines_of(loss) == [(0.9, [10], [9.0]), (2.4, [20], [8.0])]
+  assert lines_of(accuracy) == [(0.9, [10], [10.0]), (2.4, [20], [20.0])]
+  assert labels_of(drawn()) == ["left to right", "training", "held-out"]
+
+  runs = [make_run("bert", PRETRAINING), one, make_run("tuned", FINETUNING)]
+  plot_training.plot(runs, output_file=str(tmp_path / "curve.png"))
+  assert len(drawn().axes[0].lines) == 7
+  assert labels_of(drawn()) == [
+    "bert", "left_to_right", "tuned",
+    "masked language model / left to right / task", "next sentence",
+    "training", "held-out", "most frequent answer"]
+
+
+def test_what_was_no_number_is_a_gap(make_run, drawn, tmp_path):
+  run = make_run("run", [
+    {"split": "train", "step": 5, "loss": None, "accuracy": 0.25},
+    {"split": "train", "step": 10, "loss": 1.5, "accuracy": 0.5}])
+  plot_training.plot([run], output_file=str(tmp_path / "curve.png"))
+  assert lines_of(drawn().axes[0]) == [(0.9, [10], [1.5])]
+
+
 @pytest.mark.parametrize("content, message", [
   ("", r"metrics.jsonl: is empty"),
   ("\n", r"metrics.jsonl: is empty"),
