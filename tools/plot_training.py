@@ -156,7 +156,7 @@ def _draw_curve(
       if is_single:
         panel.annotate(
             form.format(values[-1]), (steps[-1], values[-1]), color=color,
-            xytext=(8, 0), textcoords="offset points", va="center",
+            xytext=(14, 0), textcoords="offset points", va="center",
             annotation_clip=False, weight="bold")
   steps, values = points(entries, "eval", curve.majority)
   if steps:
