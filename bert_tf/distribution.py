@@ -4,13 +4,11 @@ A replica is one device that works on its own rows of each batch; a worker is
 a process, with one replica or several.
 """
 
-from collections.abc import Callable, Iterator
-import contextlib
+from collections.abc import Callable
 import json
 import os
 import socket
-import sys
-import threading
+import time
 
 from absl import logging
 import tensorflow as tf
@@ -59,31 +57,35 @@ def _is_listening(address: str) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def _time_limit(seconds: int, addresses: list[str]) -> Iterator[None]:
-  """Ends the process if what is inside takes longer.
+def _wait_for_workers(addresses: list[str], own: str, seconds: int) -> None:
+  """Returns when each worker has been here; before TensorFlow waits for them.
 
-  TensorFlow waits for an hour for the other workers, in code that no
-  exception reaches: so a thread ends the process. Nothing has been written
-  by then.
+  TensorFlow would wait for an hour, in code that no exception reaches. Each
+  worker listens at its address until it has seen all others, then leaves the
+  address to TensorFlow, which answers there for those who come later.
+
+  Raises:
+    InputError: the own address is taken, or somebody has not come in time.
   """
-
-  def give_up():
-    missing = [each for each in addresses if not _is_listening(each)]
-    print(
-        f"error: after {seconds} seconds not all {len(addresses)} workers "
-        f"have joined; nothing answers at {', '.join(missing) or 'none'}. "
-        f"Start all of them within --worker_timeout, and see that {_TF_CONFIG} "
-        "names the same addresses in each.", file=sys.stderr, flush=True)
-    os._exit(1)
-
-  timer = threading.Timer(seconds, give_up)
-  timer.daemon = True
-  timer.start()
+  missing = set(addresses) - {own}
+  end = time.monotonic() + seconds
   try:
-    yield
-  finally:
-    timer.cancel()
+    listener = socket.create_server(
+        ("", int(own.rpartition(":")[2])), reuse_port=False)
+  except (OSError, ValueError) as error:
+    raise InputError(
+        f"{_TF_CONFIG}: cannot listen at {own}: {error}. Each worker needs a "
+        "free port of its own.") from None
+  with listener:
+    while missing:
+      missing = {each for each in missing if not _is_listening(each)}
+      require(
+          not missing or time.monotonic() < end,
+          f"After {seconds} seconds not all {len(addresses)} workers have "
+          f"joined: nothing answers at {', '.join(sorted(missing))}. Start "
+          f"all of them within --worker_timeout, and see that {_TF_CONFIG} "
+          "names the same addresses in each.")
+      time.sleep(0.1)
 
 
 def _multi_worker(worker_timeout: int) -> tf.distribute.Strategy:
@@ -91,9 +93,9 @@ def _multi_worker(worker_timeout: int) -> tf.distribute.Strategy:
   logging.info(
       "Worker %s waits for %d others, for %d seconds at most.", own,
       len(addresses) - 1, worker_timeout)
-  with _time_limit(worker_timeout, addresses):
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    barrier(strategy)
+  _wait_for_workers(addresses, own, worker_timeout)
+  strategy = tf.distribute.MultiWorkerMirroredStrategy()
+  barrier(strategy)
   return strategy
 
 

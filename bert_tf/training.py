@@ -69,8 +69,10 @@ def start(config: TrainingConfig) -> tf.distribute.Strategy:
   """Settles what holds for the whole process; before all of TensorFlow.
 
   Raises:
-    InputError: the strategy cannot be had, or does not divide the batch.
+    InputError: the strategy cannot be had or does not divide the batch, or
+      --profile_steps is not of its form.
   """
+  monitoring.parse_profile_steps(config.profile_steps)
   strategy = distribution.make_strategy(
       config.distribution_strategy, tpu_name=config.tpu_name,
       worker_timeout=config.worker_timeout)

@@ -45,6 +45,24 @@ def has_state(output_dir: str) -> bool:
       os.path.join(output_dir, STATE_DIRECTORY)))
 
 
+class _Notes(tf.train.experimental.PythonState):
+  """Plain values in the same file as the variables.
+
+  Not a variable of strings, which several workers cannot have: they send each
+  other the first values, and no strings.
+  """
+
+  def __init__(self):
+    super().__init__()
+    self.values = {}
+
+  def serialize(self):
+    return json.dumps(self.values)
+
+  def deserialize(self, string_value):
+    self.values = json.loads(string_value)
+
+
 class TrainingState:
   """What a run needs to go on, and where it is kept.
 
@@ -75,15 +93,13 @@ class TrainingState:
     self.optimizer = optimizer
     self.step_state = step_state
     optimizer.build(model.trainable_variables)
-    # JSON, see `notes`.
-    with tf.device("/cpu:0"):
-      self._notes = tf.Variable("{}", dtype=tf.string, trainable=False)
+    self._notes = _Notes()
     self._values = {
       **{v.path: v.value for v in model.weights + optimizer.variables},
-      **step_state.values, "notes": self._notes}
+      **step_state.values}
     self._manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(**{_ROOT: self._values}), directory,
-        max_to_keep=_NUM_KEPT)
+        tf.train.Checkpoint(**{_ROOT: self._values}, notes=self._notes),
+        directory, max_to_keep=_NUM_KEPT)
 
   @property
   def step(self) -> int:
@@ -92,7 +108,7 @@ class TrainingState:
   @property
   def notes(self) -> dict[str, Any]:
     """What the loop keeps from one state to the next: plain values."""
-    return json.loads(self._notes.numpy())
+    return self._notes.values
 
   def _check_variables(self, path: str) -> None:
     """Raises `InputError` unless the state is one of this very model."""
@@ -129,7 +145,8 @@ class TrainingState:
       try:
         self._check_variables(path)
         self._manager.checkpoint.restore(path).assert_consumed()
-      except (tf.errors.OpError, AssertionError, ValueError) as error:
+      except (
+          tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
           raise
         reason = str(error).splitlines()[0]
@@ -146,7 +163,7 @@ class TrainingState:
 
   def save(self, notes: dict[str, Any]) -> None:
     """Writes the state of the present step, on the chief."""
-    self._notes.assign(json.dumps(notes))
+    self._notes.values = notes
     if not self._is_chief:
       return
     files.make_directories(os.path.dirname(self._identity_file))

@@ -207,7 +207,8 @@ def test_fewer_records_than_one_batch_are_refused(inputs, tmp_path):
 
 def error_of(training):
   """The line that says why a program gave up."""
-  (line,) = [line for line in training.log().splitlines() if "error: " in line]
+  (line,) = [line for line in training.log().splitlines()
+             if line.startswith("run_pretraining.py: error: ")]
   return line
 
 
