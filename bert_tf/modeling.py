@@ -81,13 +81,22 @@ class BertEncoder(BertModel):
   `output_hidden_states=True`, `hidden_states`, a list of [B, S, H]:
   embeddings first, then every layer.
 
+  Args:
+    config: of the encoder.
+    rematerialize: whether the backward pass of a training computes each
+      block again, which keeps no more of it than its input. The results are
+      the same, dropout too; it may also be set later, as the attribute.
+
   >>> encoder = BertEncoder(BertConfig.from_size("tiny", vocab_size=30522))
   >>> encoder.count_params()
   4385920
   """
 
-  def __init__(self, config: BertConfig, **kwargs):
+  def __init__(
+      self, config: BertConfig, *, rematerialize: bool = False, **kwargs
+  ):
     super().__init__(config, name="bert", **kwargs)
+    self.rematerialize = rematerialize
     self.embeddings = BertEmbeddings(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -151,7 +160,7 @@ class BertEncoder(BertModel):
         dropout_seed=seed)
     hidden_states = [x]
     for layer in self.encoder_layers:
-      x = layer(x, bias, dropout_seed=seed)  # [B, S, H]
+      x = self._call_block(layer, x, bias, seed)  # [B, S, H]
       hidden_states.append(x)
     cls_positions = inputs.get("cls_positions")
     if cls_positions is not None:
@@ -164,3 +173,13 @@ class BertEncoder(BertModel):
     if output_hidden_states:
       outputs["hidden_states"] = hidden_states
     return outputs
+
+  def _call_block(self, layer, x, bias, seed):
+    def block(x, seed):
+      return layer(x, bias, dropout_seed=seed)
+
+    if self.rematerialize and seed is not None:
+      # The seed is an argument, so that what is drawn from it is not taken
+      # for the same in both passes and kept between them.
+      block = keras.remat(block)
+    return block(x, seed)

@@ -219,6 +219,35 @@ def test_micro_batches_give_the_step_of_the_whole():
       assert error <= 1e-5 * np.linalg.norm(values[name]), name
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_rematerialized_blocks_give_the_same_step_with_dropout(jit_compile):
+  again, kept = Run(jit_compile=jit_compile), Run(jit_compile=jit_compile)
+  again.model.encoder.rematerialize = True
+  one, two = again.step(0), kept.step(0)
+  for name in one:
+    np.testing.assert_allclose(one[name], two[name], rtol=1e-5, err_msg=name)
+  values = kept.values()
+  for name, value in again.values().items():
+    # m is a tenth of the gradient, of every variable.
+    if name.endswith("_m") and "key_bias" not in name:
+      assert np.linalg.norm(value) > 0, name
+      error = np.linalg.norm(value - values[name])
+      assert error <= 1e-5 * np.linalg.norm(values[name]), name
+
+
+def test_rematerialized_blocks_are_computed_twice():
+  counts = []
+  for rematerialize in (False, True):
+    run = Run()
+    run.model.encoder.rematerialize = rematerialize
+    graph = run.train_step.one.get_concrete_function().graph
+    nodes = [node for function in graph.as_graph_def().library.function
+             for node in function.node_def]
+    counts.append(sum(node.op == "Softmax" for node in nodes))
+  # One softmax a block; recomputed, there are as many once more.
+  assert counts[1] >= counts[0] + CONFIG.num_hidden_layers
+
+
 def test_a_loop_of_steps_is_the_steps_to_the_bit():
   batches = [make_batch(seed=i) for i in range(5)]
   one, many = Run(), Run()
