@@ -1,8 +1,8 @@
 """A pretraining step of Transformers on PyTorch; see step_timing.
 
 `BertForPreTraining`, whose own forward scores all positions: here its head
-gets the gathered masked positions alone, which its users would have to write,
-for a step three times as fast. AdamW is fused; attention is PyTorch's own
+gets the gathered masked positions alone, which its users would have to write.
+AdamW is fused; attention is PyTorch's own
 (`sdpa`). bfloat16 is autocast, with float32 weights, as PyTorch's manual of
 mixed precision says. The variant `compile` runs forward and loss through
 `torch.compile`, and with them the backward pass.
