@@ -149,7 +149,7 @@ class TrainingState:
           tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
           raise
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         logging.warning("%s: is damaged and passed over: %s.", path, reason)
         damaged.append(path)
         continue

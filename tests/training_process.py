@@ -266,7 +266,8 @@ def events_of(output_dir: pathlib.Path, split: str) -> list[tuple]:
 
   found = []
   for path in sorted((output_dir / split).glob("events.out.tfevents.*")):
-    for event in tf.compat.v1.train.summary_iterator(str(path)):
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+      event = tf.compat.v1.Event.FromString(record)
       values = {
         value.tag: value.simple_value for value in event.summary.value
         if value.tag not in TIMING_FIELDS}

@@ -3,8 +3,8 @@
 Its `BertBackbone` and `MaskedLMHead`, which gathers the masked positions. It
 has no next-sentence head: a Dense layer on its pooled output stands in.
 
-The step is a `tf.function` around a tape, which is what Keras calls a custom
-training loop: within 2 % of `fit` without XLA.
+The step is a `tf.function` around a tape, Keras's custom training loop: tried
+beside `fit`, with XLA and without, it was as fast.
 """
 
 import step_timing
