@@ -27,7 +27,8 @@ def encode_rows(columns: Mapping[str, np.ndarray]) -> list[bytes]:
   [10, 13, 10, 11, 10, 1, 97, 18, 6, 26, 4, 10, 2, 172, 2]
   """
   parts, fixed = [], []
-  for name, array in sorted(columns.items()):
+  for name in sorted(columns, key=_place_of):
+    array = columns[name]
     name, values = name.encode("utf-8"), array.reshape(len(array), -1)
     if np.issubdtype(values.dtype, np.floating):
       fixed.append(_fixed_entries(
@@ -40,6 +41,11 @@ def encode_rows(columns: Mapping[str, np.ndarray]) -> list[bytes]:
   parts += _split(fixed)
   rows = map(b"".join, zip(*parts, strict=True))
   return [_field(1, len(row)) + row for row in rows]
+
+
+def _place_of(name: str) -> list[int]:
+  """Sorts by bytes; a name goes before its own beginnings, as in protobuf."""
+  return [*name.encode("utf-8"), 256]
 
 
 def _fixed_entries(name: bytes, kind: int, values: np.ndarray) -> np.ndarray:

@@ -49,6 +49,11 @@ NUMBERS = strategies.sampled_from(
      2**31 - 1]) | strategies.integers(0, 2**31 - 1)
 
 
+def test_a_name_goes_before_its_own_beginnings():
+  columns = {"0": np.array([[1]]), "00": np.array([[2]]), "1": np.array([[3]])}
+  assert example_protos.encode_rows(columns) == list(by_protobuf(columns))
+
+
 @hypothesis.settings(deadline=None, max_examples=200)
 @hypothesis.given(strategies.data())
 def test_any_numbers_are_written_as_protobuf_writes_them(data):
