@@ -103,7 +103,8 @@ def _tpu(name: str | None) -> tf.distribute.Strategy:
   try:
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
         name or "local")
-  except (ValueError, tf.errors.OpError) as error:
+  # OSError: no host to ask for a TPU of that name.
+  except (ValueError, OSError, tf.errors.OpError) as error:
     raise InputError(
         f"--tpu_name: received {name!r}; no TPU there: {error}. It is the "
         "name or the grpc:// address of a TPU, or nothing on a TPU VM.",

@@ -186,6 +186,11 @@ def test_a_wrong_tf_config_is_refused(monkeypatch, value, message):
     distribution.make_strategy("multi_worker_mirrored")
 
 
+def test_a_tpu_that_is_not_there_is_refused():
+  with pytest.raises(InputError, match="--tpu_name: received 'nowhere'"):
+    distribution.make_strategy("tpu", tpu_name="nowhere")
+
+
 def test_a_batch_that_replicas_and_parts_do_not_divide_is_refused():
   distribution.check_batch_size(24, num_replicas=4, micro_batches=3)
   with pytest.raises(InputError, match="received 24; 4 replicas.*of 16"):

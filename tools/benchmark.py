@@ -24,6 +24,8 @@ from benchmarks import pretraining_step
 from benchmarks import tokenizer
 from benchmarks import vocabulary
 
+from bert_tf.errors import InputError
+
 # Each has `add_arguments(parser)` and `run(arguments) -> harness.Report`.
 BENCHMARKS = {
   "input_pipeline": input_pipeline,
@@ -46,7 +48,10 @@ def main(command_line: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(command)
   arguments = parser.parse_args(command_line)
-  report = BENCHMARKS[arguments.benchmark].run(arguments)
+  try:
+    report = BENCHMARKS[arguments.benchmark].run(arguments)
+  except InputError as error:
+    sys.exit(f"benchmark.py: error: {error}")
   machine = harness.machine()
   print(harness.table(report, machine))
   print(json.dumps({
