@@ -302,6 +302,20 @@ class TrainingConfig:
         f"--tpu_name: received {self.tpu_name!r} with "
         f"--distribution_strategy={self.distribution_strategy}; it is for "
         "tpu.")
+    _ = self.profile_range
+
+  @property
+  def profile_range(self) -> tuple[int, int] | None:
+    """(FIRST, LAST) of --profile_steps."""
+    if self.profile_steps is None:
+      return None
+    match = re.fullmatch(r"([0-9]+),([0-9]+)", self.profile_steps)
+    first, last = map(int, match.groups()) if match else (0, 0)
+    require(
+        first < last,
+        f"--profile_steps: received {self.profile_steps!r}; must be "
+        "FIRST,LAST with FIRST below LAST, such as 10,20.")
+    return first, last
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -215,9 +215,6 @@ def _set_up(
     strategy: tf.distribute.Strategy
 ) -> tuple[_Setup, checkpoints.ModelSource | None]:
   """Finds and checks what the config names, and makes the model."""
-  require(
-      not files.is_file(config.output_dir),
-      f"--output_dir: {config.output_dir} is a file; name a folder.")
   source = _find_source(config)
   description = _description(config, task, rows, source)
   bert_config = checkpoints.find_config(

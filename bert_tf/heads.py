@@ -10,6 +10,7 @@ P masked positions, C classes, K most examples in a packed row.
 import keras
 from keras import ops
 
+from bert_tf import losses
 from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.layers import ACTIVATIONS
@@ -55,9 +56,9 @@ def _chunk_likelihoods(x, table, bias, labels, earlier):
   # them all at once and hold them all. So each waits for the one before.
   x = x + ops.cast(0.0 * ops.sum(earlier), x.dtype)
   scores = _scores(x, table, bias)  # [B, c, V]
-  nll = ops.sparse_categorical_crossentropy(labels, scores, from_logits=True)
-  best = ops.cast(ops.argmax(scores, axis=-1), labels.dtype)
-  return nll, ops.cast(ops.equal(best, labels), "float32")
+  return (
+      losses.negative_log_likelihood(scores, labels),
+      losses.is_correct(scores, labels))
 
 
 def piece_likelihoods(x, table, bias, labels):

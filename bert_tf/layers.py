@@ -46,6 +46,7 @@ def truncated_normal(stddev: float) -> keras.initializers.Initializer:
 
 
 def layer_norm(dtype=None) -> keras.layers.LayerNormalization:
+  """The normalization of all blocks and heads, over the last axis."""
   return keras.layers.LayerNormalization(
       epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
 

@@ -46,7 +46,8 @@ def negative_log_likelihood(logits, labels):
       labels, ops.cast(logits, "float32"), from_logits=True)
 
 
-def _is_correct(logits, labels):
+def is_correct(logits, labels):
+  """1 where the label has the highest score: [..., C], [...] -> [...]."""
   predicted = ops.cast(ops.argmax(logits, axis=-1), labels.dtype)
   return ops.cast(ops.equal(predicted, labels), "float32")
 
@@ -75,7 +76,7 @@ def _pretraining_sums(outputs, batch):
   sums = {
     **_pretraining_totals(batch),
     "mlm_loss": ops.sum(weights * negative_log_likelihood(logits, ids)),
-    "mlm_correct": ops.sum(weights * _is_correct(logits, ids)),
+    "mlm_correct": ops.sum(weights * is_correct(logits, ids)),
   }
   if "next_sentence_labels" in batch:
     labels = batch["next_sentence_labels"]  # [B] or [B, K]
@@ -83,7 +84,7 @@ def _pretraining_sums(outputs, batch):
     logits = outputs["nsp_logits"]  # [B, 2] or [B, K, 2]
     sums |= {
       "nsp_loss": ops.sum(weights * negative_log_likelihood(logits, labels)),
-      "nsp_correct": ops.sum(weights * _is_correct(logits, labels)),
+      "nsp_correct": ops.sum(weights * is_correct(logits, labels)),
     }
   return sums
 
@@ -167,7 +168,7 @@ def _classification_sums(outputs, batch):
   return {
     **_classification_totals(batch),
     "loss": ops.sum(negative_log_likelihood(logits, labels)),
-    "correct": ops.sum(_is_correct(logits, labels)),
+    "correct": ops.sum(is_correct(logits, labels)),
   }
 
 

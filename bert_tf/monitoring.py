@@ -7,7 +7,6 @@ V vocabulary, P predicted positions, K most examples in a packed row.
 from collections.abc import Mapping
 import math
 import os
-import re
 from typing import Any
 
 from absl import logging
@@ -159,30 +158,10 @@ class Watch:
         "place of --masking=none.", 100 * share)
 
 
-def parse_profile_steps(text: str | None) -> tuple[int, int] | None:
-  """First and last of --profile_steps.
-
-  Raises:
-    InputError: not two whole numbers, the second above the first.
-
-  >>> parse_profile_steps("10,20")
-  (10, 20)
-  """
-  if text is None:
-    return None
-  match = re.fullmatch(r"([0-9]+),([0-9]+)", text)
-  first, last = map(int, match.groups()) if match else (0, 0)
-  require(
-      first < last,
-      f"--profile_steps: received {text!r}; must be FIRST,LAST with FIRST "
-      "below LAST, such as 10,20.")
-  return first, last
-
-
 class Profile:
   """Profiles the steps after `first`, up to and with `last`.
 
-    with Profile(parse_profile_steps("10,20"), directory) as profile:
+    with Profile((10, 20), directory) as profile:
       profile.on_step(0)
       for done in range(1, num_steps + 1):
         ...

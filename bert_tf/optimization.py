@@ -166,7 +166,7 @@ def adam_step(variable, m, v, gradient, factors: Factors) -> None:
       grad=gradient)
 
 
-def _dense(gradient):
+def dense(gradient):
   """TensorFlow gives the gradient of a lookup as a list of rows.
 
   Keras would clip and square the rows one by one; those of one word must be
@@ -236,13 +236,13 @@ class AdamWeightDecay(keras.optimizers.Optimizer):
     if not self.built:
       self.build(variables)
     super()._backend_update_step(
-        [_dense(gradient) for gradient in gradients], variables,
+        [dense(gradient) for gradient in gradients], variables,
         self._factors(self.learning_rate, is_finite))
     self._iterations.assign_add(1)
 
   def _backend_apply_gradients(self, grads, trainable_variables):
     super()._backend_apply_gradients(
-        [_dense(gradient) for gradient in grads], trainable_variables)
+        [dense(gradient) for gradient in grads], trainable_variables)
 
   def _backend_update_step(self, grads, trainable_variables, learning_rate):
     # What Keras hands on to `update_step` in the place of a learning rate

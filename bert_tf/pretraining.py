@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import distribution
-from bert_tf import files
 from bert_tf import losses
 from bert_tf import monitoring
 from bert_tf import train_step
@@ -55,9 +54,6 @@ def _check_inputs(config: PretrainingConfig) -> _Inputs:
   source = None
   if config.init_checkpoint:
     source = checkpoints.open_source(config.init_checkpoint)
-  require(
-      not files.is_file(config.output_dir),
-      f"--output_dir: {config.output_dir} is a file; name a folder.")
   require(
       config.do_train or source is not None
       or training_state.has_state(config.output_dir),

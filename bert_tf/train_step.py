@@ -14,6 +14,7 @@ import tensorflow as tf
 from bert_tf import distribution
 from bert_tf.losses import Objective
 from bert_tf.optimization import CLIP_NORM
+from bert_tf.optimization import dense
 
 # Sums of a step beside those of the objective: 1 of a step without finite
 # gradients, which changes nothing; and the norm of the gradients otherwise.
@@ -110,11 +111,6 @@ class TrainStep(NamedTuple):
     return {name: tf.constant(0.0, tf.float64) for name in names}
 
 
-def _dense(gradient):
-  """Lookups in the tables give sparse gradients; all else is dense."""
-  return None if gradient is None else tf.convert_to_tensor(gradient)
-
-
 def _make_gradients(
     model: keras.Model, objective: Objective, *, jit_compile: bool
 ) -> Callable:
@@ -130,7 +126,8 @@ def _make_gradients(
       outputs = model(batch, training=True, dropout_seed=seed)
       sums = objective.sums(outputs, batch)
       loss = objective.loss(sums, totals) * loss_scale
-    return [_dense(g) for g in tape.gradient(loss, variables)], sums
+    gradients = tape.gradient(loss, variables)
+    return [None if g is None else dense(g) for g in gradients], sums
 
   return tf.function(
       gradients_of, autograph=False, jit_compile=jit_compile or None,
@@ -154,13 +151,9 @@ def _over_micro_batches(gradients_of: Callable, batch, count: int):
     for name, value in batch.items()}
 
   def part(number):
-    size = batch["input_ids"].shape[0] // count
-    return {
-      name: tf.ensure_shape(value[number], [size, *value.shape[2:]])
-      for name, value in parts.items()}
+    return {name: value[number] for name, value in parts.items()}
 
   first = gradients_of(part(0), 0)
-  structure = tf.nest.map_structure(lambda value: value, first)
 
   def add(number, *flat):
     more = tf.nest.flatten(gradients_of(part(number), number))
@@ -168,14 +161,65 @@ def _over_micro_batches(gradients_of: Callable, batch, count: int):
     pairs = zip(flat, [value for value in more if value is not None])
     return (number + 1, *(one + two for one, two in pairs))
 
-  flat = tf.nest.flatten(structure)
+  flat = tf.nest.flatten(first)
   reached = [value for value in flat if value is not None]
   _, *summed = tf.while_loop(
       lambda number, *_: number < count, add, (tf.constant(1), *reached),
       parallel_iterations=1)
   summed = iter(summed)
   return tf.nest.pack_sequence_as(
-      structure, [value if value is None else next(summed) for value in flat])
+      first, [value if value is None else next(summed) for value in flat])
+
+
+def _clipped(gradients: list, scale):
+  """(gradients to apply, their norm before, whether it is finite).
+
+  Of gradients that were summed over the replicas, so that all decide alike;
+  zeros where the norm is not finite.
+  """
+  norm = tf.linalg.global_norm(gradients) / scale
+  is_finite = tf.math.is_finite(norm)
+  factor = tf.where(
+      is_finite, tf.minimum(1.0, CLIP_NORM / norm) / scale, 0.0)
+  # 0 times infinity is 0 here.
+  gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
+  return gradients, norm, is_finite
+
+
+def _make_replica_step(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer,
+    objective: Objective, *, seed: int, state: StepState, micro_batches: int,
+    jit_compile: bool
+) -> Callable:
+  """(rows, number, is_stopping) -> (sums, flags), run in each replica."""
+
+  def replica_step(batch, number, is_stopping):
+    gradients_of = _make_gradients(model, objective, jit_compile=jit_compile)
+    totals, stopping = distribution.sum_over_replicas(
+        (objective.totals(batch), tf.cast(is_stopping, tf.float32)))
+    replica = distribution.replica_number()
+    scale = tf.identity(state.loss_scale)
+    gradients, sums = _over_micro_batches(
+        lambda part, place: gradients_of(
+            part, totals, dropout_seed(seed, number, replica, place), scale),
+        batch, micro_batches)
+    # A batch without next-sentence labels leaves out the pooler and its
+    # head. As in the original they stay as they are, undecayed.
+    reached = [v for v, g in zip(model.trainable_variables, gradients)
+               if g is not None]
+    gradients, sums = distribution.sum_over_replicas(
+        ([g for g in gradients if g is not None], sums))
+    gradients, norm, is_finite = _clipped(gradients, scale)
+    optimizer.apply_if(is_finite, gradients, reached)
+    state.update(is_finite)
+    # float64: sums of many steps lose nothing to rounding.
+    kept = {name: tf.where(is_finite, tf.cast(value, tf.float64), 0.0)
+            for name, value in {**sums, GRADIENT_NORM: norm}.items()}
+    kept[SKIPPED] = tf.cast(~is_finite, tf.float64)
+    return kept, Flags(
+        tf.cast(stopping, tf.int32), tf.identity(state.skipped_in_a_row))
+
+  return replica_step
 
 
 def make_train_step(
@@ -208,38 +252,9 @@ def make_train_step(
     the global batch. They also take whether this worker wants to stop, and
     tell how many workers do, so that all stop after the same step.
   """
-  def replica_step(batch, number, is_stopping):
-    gradients_of = _make_gradients(model, objective, jit_compile=jit_compile)
-    totals, stopping = distribution.sum_over_replicas(
-        (objective.totals(batch), tf.cast(is_stopping, tf.float32)))
-    replica = distribution.replica_number()
-    scale = tf.identity(state.loss_scale)
-    gradients, sums = _over_micro_batches(
-        lambda part, place: gradients_of(
-            part, totals, dropout_seed(seed, number, replica, place), scale),
-        batch, micro_batches)
-    # A batch without next-sentence labels leaves out the pooler and its
-    # head. As in the original they stay as they are, undecayed.
-    reached = [v for v, g in zip(model.trainable_variables, gradients)
-               if g is not None]
-    gradients, sums = distribution.sum_over_replicas(
-        ([g for g in gradients if g is not None], sums))
-    # The summed gradients are the same everywhere, and so is the decision.
-    norm = tf.linalg.global_norm(gradients) / scale
-    is_finite = tf.math.is_finite(norm)
-    factor = tf.where(
-        is_finite, tf.minimum(1.0, CLIP_NORM / norm) / scale, 0.0)
-    # 0 times infinity is 0 here.
-    gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
-    optimizer.apply_if(is_finite, gradients, reached)
-    state.update(is_finite)
-    # float64: sums of many steps lose nothing to rounding.
-    kept = {name: tf.where(is_finite, tf.cast(value, tf.float64), 0.0)
-            for name, value in {**sums, GRADIENT_NORM: norm}.items()}
-    kept[SKIPPED] = tf.cast(~is_finite, tf.float64)
-    return kept, Flags(
-        tf.cast(stopping, tf.int32), tf.identity(state.skipped_in_a_row))
-
+  replica_step = _make_replica_step(
+      model, optimizer, objective, seed=seed, state=state,
+      micro_batches=micro_batches, jit_compile=jit_compile)
   number_spec = tf.TensorSpec((), tf.int64)
   bool_spec = tf.TensorSpec((), tf.bool)
 

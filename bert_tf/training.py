@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf import distribution
+from bert_tf import files
 from bert_tf import monitoring
 from bert_tf import train_step
 from bert_tf.arguments import TrainingConfig
@@ -70,9 +71,11 @@ def start(config: TrainingConfig) -> tf.distribute.Strategy:
 
   Raises:
     InputError: the strategy cannot be had or does not divide the batch, or
-      --profile_steps is not of its form.
+      the --output_dir is a file.
   """
-  monitoring.parse_profile_steps(config.profile_steps)
+  require(
+      not files.is_file(config.output_dir),
+      f"--output_dir: {config.output_dir} is a file; name a folder.")
   strategy = distribution.make_strategy(
       config.distribution_strategy, tpu_name=config.tpu_name,
       worker_timeout=config.worker_timeout)
@@ -111,18 +114,6 @@ class _Termination:
       signal.signal(signal.SIGTERM, self._before)
 
 
-class _Clock:
-  """The time that steps took since it was read, and waited for data."""
-
-  def __init__(self):
-    self.seconds, self.waited = 0.0, 0.0
-
-  def take(self) -> tuple[float, float]:
-    taken = self.seconds, self.waited
-    self.seconds, self.waited = 0.0, 0.0
-    return taken
-
-
 class _Loop:
   """A training on its way.
 
@@ -145,10 +136,13 @@ class _Loop:
     self._profile = profile
     self._termination = termination
     self._is_chief = distribution.is_chief(strategy)
+    self._is_alone = distribution.num_workers(strategy) == 1
     self._done = state.step
     # The step of the last line of metrics, and the sums since.
     self._logged = state.notes.get("logged", state.step)
-    self._clock = _Clock()
+    # Of this process, since that line: its steps, their time, and how much of
+    # it passed in waiting for data.
+    self._new_steps, self._seconds, self._waited = 0, 0.0, 0.0
     self._watch = monitoring.Watch(
         vocab_size=job.model.config.vocab_size,
         num_warmup_steps=job.num_warmup_steps)
@@ -164,8 +158,8 @@ class _Loop:
     self._sums = self._step.zeros()
     for name, value in state.notes.get("sums", {}).items():
       self._sums[name] = tf.constant(value, tf.float64)
-    self._new_steps = 0
     self._weights = [v.value for v in job.model.trainable_variables]
+    self._before = None  # the weights before a step that is logged
 
   def run(self) -> dict[str, float] | None:
     """Runs to the end; the metrics of the last evaluation, if any."""
@@ -174,21 +168,21 @@ class _Loop:
     while self._done < self._job.num_steps:
       self._run_steps(self._next_count())
       self._profile.on_step(self._done)
-      if self._is_due(self._config.log_steps):
+      if self._is_due(self._config.log_steps, self._done):
         self._log()
       # Before the state is saved: a run that goes on from there has it.
       if (self._job.evaluation and self._is_chief
-          and self._is_due(self._job.eval_steps)):
+          and self._is_due(self._job.eval_steps, self._done)):
         results = self._job.evaluation()
         self._writer.write("eval", self._done, results)
-      if self._is_due(self._config.save_checkpoints_steps):
+      if self._is_due(self._config.save_checkpoints_steps, self._done):
         self._save()
       if self._is_stopping():
         self._stop()
     return results
 
-  def _is_due(self, every: int) -> bool:
-    return self._done % every == 0 or self._done == self._job.num_steps
+  def _is_due(self, every: int, done: int) -> bool:
+    return done % every == 0 or done == self._job.num_steps
 
   def _next_count(self) -> int:
     """How many steps to run in one call."""
@@ -207,15 +201,12 @@ class _Loop:
     begin = time.monotonic()
     number = tf.constant(self._done, tf.int64)
     is_stopping = tf.constant(self._termination.has_come)
-    is_logged = count == 1 and (
-        (self._done + 1) % self._config.log_steps == 0
-        or self._done + 1 == self._job.num_steps)
-    if is_logged:
+    if self._is_due(self._config.log_steps, self._done + 1):
       self._before = [tf.identity(weight) for weight in self._weights]
     flags = self._flags
     if count == 1:
       batch = next(self._iterator)
-      self._clock.waited += time.monotonic() - begin
+      self._waited += time.monotonic() - begin
       sums, self._flags = self._step.one(batch, number, is_stopping)
       self._sums = {
         name: value + sums[name] for name, value in self._sums.items()}
@@ -229,11 +220,11 @@ class _Loop:
     # step in flight keeps it busy.
     if flags is not None:
       _check_skipped(flags)
-    self._clock.seconds += time.monotonic() - begin
+    self._seconds += time.monotonic() - begin
 
   def _is_stopping(self) -> bool:
     """The same on every worker, so that none waits for one that is gone."""
-    if distribution.num_workers(self._strategy) == 1:
+    if self._is_alone:
       return self._termination.has_come
     return int(self._flags.stopping) > 0
 
@@ -260,8 +251,7 @@ class _Loop:
     norms = {"weight_norm": float(tf.linalg.global_norm(self._weights)),
              "update_norm": float(tf.linalg.global_norm(update))}
     self._before = None
-    seconds, waited = self._clock.take()
-    seconds += time.monotonic() - begin
+    seconds = self._seconds + time.monotonic() - begin
     steps = self._done - self._logged
     metrics = {
       **_step_metrics(self._job.objective, sums, steps=steps), **norms,
@@ -276,11 +266,12 @@ class _Loop:
       metrics["peak_share"] = (
           metrics["model_flops_per_second"] / self._config.peak_flops)
     if self._config.iterations_per_loop == 1:
-      metrics["input_wait_share"] = waited / seconds
+      metrics["input_wait_share"] = self._waited / seconds
     self._writer.write("train", self._done, metrics)
     if self._is_chief:
       self._watch.check(self._done, metrics)
-    self._logged, self._new_steps = self._done, 0
+    self._logged = self._done
+    self._new_steps, self._seconds, self._waited = 0, 0.0, 0.0
     self._sums = self._step.zeros()
 
 
@@ -369,13 +360,13 @@ def run(
   is_chief = distribution.is_chief(strategy)
   monitoring.check_batch(
       job.model.config, next(iter(job.make_batches(state.step, Replicas()))))
-  # Of several workers the chief is profiled.
-  profile_steps = monitoring.parse_profile_steps(config.profile_steps)
   with MetricsWriter(
       config.output_dir, first_step=state.step, num_steps=job.num_steps,
       is_chief=is_chief,
   ) as writer, _Termination() as termination, monitoring.Profile(
-      profile_steps if is_chief else None, config.output_dir) as profile:
+      # Of several workers the chief is profiled.
+      config.profile_range if is_chief else None,
+      config.output_dir) as profile:
     try:
       results = _Loop(
           config, job, state, schedule, strategy=strategy, writer=writer,

@@ -145,10 +145,10 @@ class TrainingState:
       try:
         self._check_variables(path)
         self._manager.checkpoint.restore(path).assert_consumed()
+      except InputError:
+        raise  # Whole, but of other variables.
       except (
           tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-          raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         logging.warning("%s: is damaged and passed over: %s.", path, reason)
         damaged.append(path)

@@ -9,6 +9,7 @@ import pytest
 from bert_tf.arguments import CorpusConfig
 from bert_tf.arguments import PretrainingConfig
 from bert_tf.arguments import PretrainingDataConfig
+from bert_tf.arguments import TrainingConfig
 from bert_tf.arguments import VocabularyConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
@@ -156,3 +157,17 @@ def test_text_comes_from_one_place(config_class, required, values, message):
 def test_wrong_training_arguments_are_refused(changes, message):
   with pytest.raises(InputError, match=message):
     PretrainingConfig(input_file=("a",), output_dir="b", **changes)
+
+
+@pytest.mark.parametrize("text", [
+  "", "10", "10,", "20,10", "10,10", "-1,5", "1.5,3", "10,20,30", "a,b",
+])
+def test_profile_steps_that_are_none_are_refused(text):
+  with pytest.raises(InputError, match=f"--profile_steps: received {text!r}"):
+    TrainingConfig(output_dir="run", profile_steps=text)
+
+
+def test_profile_steps_are_read():
+  config = TrainingConfig(output_dir="run", profile_steps="10,20")
+  assert config.profile_range == (10, 20)
+  assert TrainingConfig(output_dir="run").profile_range is None

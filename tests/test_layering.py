@@ -22,7 +22,7 @@ FLOORS = (
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
-   "layers", "modeling", "heads", "losses", "optimization", "distribution",
+   "layers", "modeling", "losses", "heads", "optimization", "distribution",
    "reporting", "monitoring"),
   ("checkpoints", "train_step", "training_state", "training"),
   ("pretraining", "finetuning", "export", "tasks.classification", "tasks"),

@@ -219,14 +219,6 @@ def test_waiting_for_data_is_told_once_and_not_of_the_start(warnings):
   assert not warnings()
 
 
-@pytest.mark.parametrize("text", [
-  "", "10", "10,", "20,10", "10,10", "-1,5", "1.5,3", "10,20,30", "a,b",
-])
-def test_profile_steps_that_are_none_are_refused(text):
-  with pytest.raises(InputError, match=f"--profile_steps: received {text!r}"):
-    monitoring.parse_profile_steps(text)
-
-
 def profiles_of(directory):
   return list(pathlib.Path(directory).rglob("*.xplane.pb"))
 
