@@ -44,6 +44,13 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
       help="Text, a paragraph a line; a name in .gz is unpacked.")
 
 
+def add_vocab_file(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+      "--vocab_file", default=os.path.join(
+          SHARED, "data", "vocabularies", "bert-base-uncased-vocab.txt"),
+      help="A lower-cased WordPiece vocabulary.")
+
+
 def read_paragraphs(path: str) -> list[str]:
   """The lines of a text file that are not empty."""
   opened = gzip.open if path.endswith(".gz") else open

@@ -29,11 +29,7 @@ WARM_UP = 10  # batches
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   harness.add_corpus(parser)
-  parser.add_argument(
-      "--vocab_file", default=os.path.join(
-          harness.SHARED, "data", "vocabularies",
-          "bert-base-uncased-vocab.txt"),
-      help="A lower-cased WordPiece vocabulary.")
+  harness.add_vocab_file(parser)
   parser.add_argument(
       "--input_file",
       help="TFRecord files, as names or globs, with commas. Not given: they "

@@ -30,11 +30,7 @@ PACKAGES = [["--no-deps", "bert-tensorflow==1.0.1"], ["six"]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   harness.add_cache_dir(parser)
   harness.add_corpus(parser)
-  parser.add_argument(
-      "--vocab_file", default=os.path.join(
-          harness.SHARED, "data", "vocabularies",
-          "bert-base-uncased-vocab.txt"),
-      help="A lower-cased WordPiece vocabulary.")
+  harness.add_vocab_file(parser)
   parser.add_argument("--runs", type=int, default=3, help="Pairs of runs.")
   parser.add_argument("--num_workers", type=int, default=2)
 

@@ -52,15 +52,8 @@ def make_step(request, batch):
   return run, model.count_params()
 
 
-def main():
-  request, batch = step_timing.read_request()
-  if request["precision"] == "bfloat16":
-    keras.config.set_dtype_policy("mixed_bfloat16")
-  step, parameters = make_step(request, batch)
-  step_timing.run(
-      request, step, parameters=parameters,
-      version=f"bert_tf {bert_tf.__version__}, TensorFlow {tf.__version__}")
-
-
 if __name__ == "__main__":
-  main()
+  step_timing.main(
+      make_step,
+      set_bfloat16=lambda: keras.config.set_dtype_policy("mixed_bfloat16"),
+      version=f"bert_tf {bert_tf.__version__}, TensorFlow {tf.__version__}")

@@ -81,16 +81,10 @@ def make_step(request, batch):
   return lambda: step(batch), model.count_params()
 
 
-def main():
-  request, batch = step_timing.read_request()
-  if request["precision"] == "bfloat16":
-    tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
-  step, parameters = make_step(request, batch)
-  step_timing.run(
-      request, step, parameters=parameters,
+if __name__ == "__main__":
+  step_timing.main(
+      make_step,
+      set_bfloat16=lambda: tf_keras.mixed_precision.set_global_policy(
+          "mixed_bfloat16"),
       version="tf-models-official " + metadata.version("tf-models-official")
               + f", TensorFlow {tf.__version__}")
-
-
-if __name__ == "__main__":
-  main()

@@ -26,6 +26,25 @@ def read_request() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return request, {name: arrays[name] for name in arrays.files}
 
 
+def main(
+    make_step: Callable, *, version: str,
+    set_bfloat16: Callable[[], None] | None = None
+) -> None:
+  """The program of a peer.
+
+  Args:
+    make_step: (request, batch) -> (step of `run`, number of parameters).
+    version: of what is measured.
+    set_bfloat16: is called before, where bfloat16 is asked for; None: the
+      step sees to it.
+  """
+  request, batch = read_request()
+  if set_bfloat16 and request["precision"] == "bfloat16":
+    set_bfloat16()
+  step, parameters = make_step(request, batch)
+  run(request, step, parameters=parameters, version=version)
+
+
 def run(
     request: dict[str, Any], step: Callable[[], float], **about: Any
 ) -> None:

@@ -80,14 +80,7 @@ def make_step(request, batch):
   return step, sum(p.numel() for p in model.parameters())
 
 
-def main():
-  request, batch = step_timing.read_request()
-  step, parameters = make_step(request, batch)
-  step_timing.run(
-      request, step, parameters=parameters,
-      version=f"Transformers {transformers.__version__}, "
-              f"PyTorch {torch.__version__}")
-
-
 if __name__ == "__main__":
-  main()
+  step_timing.main(
+      make_step, version=f"Transformers {transformers.__version__}, "
+                         f"PyTorch {torch.__version__}")
