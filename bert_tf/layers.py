@@ -24,13 +24,20 @@ import math
 import keras
 from keras import ops
 
-LAYER_NORM_EPSILON = 1e-12
+from bert_tf import fused
+
 # Added to the scores of masked keys; large enough to vanish in the softmax,
 # small enough for float16.
 MASK_BIAS = -10000.0
 
+
+def gelu(x):
+  """The tanh form, that of the original."""
+  return fused.gelu(x) if fused.is_on() else ops.gelu(x, approximate=True)
+
+
 ACTIVATIONS = {
-  "gelu": functools.partial(ops.gelu, approximate=True),
+  "gelu": gelu,
   "gelu_exact": functools.partial(ops.gelu, approximate=False),
   "relu": ops.relu,
   "tanh": ops.tanh,
@@ -45,10 +52,21 @@ def truncated_normal(stddev: float) -> keras.initializers.Initializer:
   return keras.initializers.TruncatedNormal(stddev=stddev)
 
 
-def layer_norm(dtype=None) -> keras.layers.LayerNormalization:
-  """The normalization of all blocks and heads, over the last axis."""
-  return keras.layers.LayerNormalization(
-      epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
+class LayerNorm(keras.layers.LayerNormalization):
+  """Keras's layer, over the last axis; float32 inside, whatever goes in."""
+
+  def call(self, x):
+    if not fused.is_on():
+      return super().call(x)
+    # Cast: a function with its own gradient takes tensors, no variables.
+    return fused.layer_norm(
+        x, ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32"))
+
+
+def layer_norm(dtype=None) -> LayerNorm:
+  """The normalization of all blocks and heads."""
+  return LayerNorm(
+      epsilon=fused.LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
 
 
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
@@ -80,19 +98,23 @@ def gather_positions(sequence, positions):
 
 
 def random_bits(shape, seed):
-  """Uniform uint32 of a shape, a pure function of an int32 [2] seed.
+  """Uniform uint16 of a shape, a pure function of an int32 [2] seed.
 
   `keras.random` refuses a seed that is a tensor, so this is the one place
   that asks for the backend.
   """
   if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
-    return tf.random.stateless_uniform(
-        shape, seed, minval=None, maxval=None, dtype=tf.uint32)
+    size = math.prod(shape)
+    # Four numbers of each word; drawing smaller ones takes four times as long.
+    words = tf.random.stateless_uniform(
+        [-(-size // 4)], seed, minval=None, maxval=None, dtype=tf.uint64)
+    bits = tf.reshape(tf.bitcast(words, tf.uint16), [-1])
+    return tf.reshape(bits[:size], shape)
   if keras.backend.backend() == "jax":
     import jax
     key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
-    return jax.random.bits(key, shape, dtype="uint32")
+    return jax.random.bits(key, shape, dtype="uint16")
   raise NotImplementedError(
       f"Dropout under the Keras backend {keras.backend.backend()!r}.")
 
@@ -116,9 +138,11 @@ class Dropout(keras.layers.Layer):
       return x
     seed = seed + ops.convert_to_tensor([0, self.salt], dtype="int32")
     bits = random_bits(ops.shape(x), seed)
-    threshold = ops.convert_to_tensor(int(self.rate * 2**32), dtype="uint32")
-    dropped = bits < threshold
-    return ops.where(dropped, ops.zeros_like(x), x / (1 - self.rate))
+    # The probability in 16 bits; what is kept makes up for just that.
+    dropped = round(self.rate * 2**16)
+    kept = bits >= ops.convert_to_tensor(dropped, dtype="uint16")
+    scale = ops.cast(1 / (1 - dropped / 2**16), x.dtype)
+    return ops.where(kept, x * scale, ops.zeros((), x.dtype))
 
   def get_config(self):
     return {**super().get_config(), "rate": self.rate, "salt": self.salt}

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf import distribution
+from bert_tf import fused
 from bert_tf.losses import Objective
 from bert_tf.optimization import CLIP_NORM
 from bert_tf.optimization import dense
@@ -122,11 +123,12 @@ def _make_gradients(
   variables = [v.value for v in model.trainable_variables]
 
   def gradients_of(batch, totals, seed, loss_scale):
-    with tf.GradientTape() as tape:
-      outputs = model(batch, training=True, dropout_seed=seed)
-      sums = objective.sums(outputs, batch)
-      loss = objective.loss(sums, totals) * loss_scale
-    gradients = tape.gradient(loss, variables)
+    with fused.gradients():
+      with tf.GradientTape() as tape:
+        outputs = model(batch, training=True, dropout_seed=seed)
+        sums = objective.sums(outputs, batch)
+        loss = objective.loss(sums, totals) * loss_scale
+      gradients = tape.gradient(loss, variables)
     return [None if g is None else dense(g) for g in gradients], sums
 
   return tf.function(

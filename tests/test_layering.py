@@ -22,17 +22,17 @@ FLOORS = (
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
-   "layers", "modeling", "losses", "heads", "optimization", "distribution",
-   "reporting", "monitoring"),
+   "fused", "layers", "modeling", "losses", "heads", "optimization",
+   "distribution", "reporting", "monitoring"),
   ("checkpoints", "train_step", "training_state", "training"),
   ("pretraining", "finetuning", "export", "tasks.classification", "tasks"),
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]
-MODEL = ("layers", "modeling", "heads")
+MODEL = ("fused", "layers", "modeling", "heads")
 NO_TENSORFLOW = (
-  *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "layers",
-  "modeling", "heads", "losses", "optimization")
+  *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "fused",
+  "layers", "modeling", "heads", "losses", "optimization")
 
 
 def name_of(path: pathlib.Path) -> str:

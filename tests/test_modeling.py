@@ -221,7 +221,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
   out = np.array(Dropout(0.1, salt=3)(ones, seed=seed))
   # Standard error of the share over 100,000 draws: 0.00095.
   assert abs(np.mean(out == 0) - 0.1) < 0.005
-  np.testing.assert_allclose(out[out != 0], 1 / 0.9, rtol=1e-6)
+  # 0.1 as a multiple of 2^-16 is 6554 / 2^16.
+  np.testing.assert_allclose(
+      out[out != 0], 65536 / (65536 - 6554), rtol=1e-6)
   other = np.array(Dropout(0.1, salt=4)(ones, seed=seed))
   assert 0.15 < np.mean((out == 0) != (other == 0)) < 0.21  # 2 * 0.1 * 0.9
 

@@ -48,12 +48,14 @@ class Run:
   """A model with its optimizer and its step."""
 
   def __init__(self, *, config=CONFIG, num_steps=20, batch=None,
-               learning_rate=0.01, seed=7, dtype="float32", **options):
+               learning_rate=0.01, seed=7, dtype="float32", rematerialize=False,
+               **options):
     tf.keras.utils.set_random_seed(1)
     self.batch = batch or make_batch()
     strategy = distribution.make_strategy()
     with strategy.scope():
       self.model = BertForPreTraining(config, dtype=dtype)
+      self.model.encoder.rematerialize = rematerialize
       self.optimizer = AdamWeightDecay(
           WarmupDecay(learning_rate, num_train_steps=num_steps))
       self.optimizer.build(self.model.trainable_variables)
@@ -221,8 +223,9 @@ def test_micro_batches_give_the_step_of_the_whole():
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_rematerialized_blocks_give_the_same_step_with_dropout(jit_compile):
-  again, kept = Run(jit_compile=jit_compile), Run(jit_compile=jit_compile)
-  again.model.encoder.rematerialize = True
+  again, kept = (
+    Run(jit_compile=jit_compile, rematerialize=rematerialize)
+    for rematerialize in (True, False))
   one, two = again.step(0), kept.step(0)
   for name in one:
     np.testing.assert_allclose(one[name], two[name], rtol=1e-5, err_msg=name)
@@ -238,14 +241,34 @@ def test_rematerialized_blocks_give_the_same_step_with_dropout(jit_compile):
 def test_rematerialized_blocks_are_computed_twice():
   counts = []
   for rematerialize in (False, True):
-    run = Run()
-    run.model.encoder.rematerialize = rematerialize
-    graph = run.train_step.one.get_concrete_function().graph
-    nodes = [node for function in graph.as_graph_def().library.function
-             for node in function.node_def]
+    nodes = nodes_of_a_step(rematerialize=rematerialize)
     counts.append(sum(node.op == "Softmax" for node in nodes))
   # One softmax a block; recomputed, there are as many once more.
   assert counts[1] >= counts[0] + CONFIG.num_hidden_layers
+
+
+def nodes_of_a_step(**options):
+  graph = Run(**options).train_step.one.get_concrete_function().graph
+  graph = graph.as_graph_def()
+  return [*graph.node, *(
+    node for function in graph.library.function
+    for node in function.node_def)]
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_for_products_alone(dtype):
+  half = tf.as_dtype(dtype.removeprefix("mixed_")).as_datatype_enum
+  full = tf.float32.as_datatype_enum
+  found = {}
+  for node in nodes_of_a_step(dtype=dtype):
+    found.setdefault(node.op, set()).add(node.attr["T"].type)
+  assert found["BatchMatMulV2"] == {half}
+  assert half in found["MatMul"]
+  for op in ("Softmax", "Rsqrt", "SparseSoftmaxCrossEntropyWithLogits",
+             "ResourceApplyAdam", "L2Loss"):
+    assert found[op] == {full}, op
+  # Gelu, where it is compiled.
+  assert found["Sigmoid"] == {full}
 
 
 def test_a_loop_of_steps_is_the_steps_to_the_bit():
