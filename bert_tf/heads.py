@@ -51,14 +51,21 @@ def _scores(x, table, bias):
   return ops.cast(times_transposed(x, table), "float32") + bias
 
 
-def _chunk_likelihoods(x, table, bias, labels, earlier):
-  # The chunks do not need each other, and an executor of graphs would compute
-  # them all at once and hold them all. So each waits for the one before.
-  x = x + ops.cast(0.0 * ops.sum(earlier), x.dtype)
-  scores = _scores(x, table, bias)  # [B, c, V]
-  return (
-      losses.negative_log_likelihood(scores, labels),
-      losses.is_correct(scores, labels))
+def _chunk_likelihoods(labels):
+  """(x, table, bias, earlier) -> `piece_likelihoods` of some positions."""
+
+  def likelihoods(x, table, bias, earlier):
+    # The chunks do not need each other, and an executor of graphs would
+    # compute them all at once and hold them all. So each waits for the one
+    # before.
+    x = x + ops.cast(0.0 * ops.sum(earlier), x.dtype)
+    scores = _scores(x, table, bias)  # [B, c, V]
+    return (
+        losses.negative_log_likelihood(scores, labels),
+        losses.is_correct(scores, labels))
+
+  # No argument of its own: a gradient to integers is asked for otherwise.
+  return keras.remat(likelihoods)
 
 
 def piece_likelihoods(x, table, bias, labels):
@@ -79,12 +86,11 @@ def piece_likelihoods(x, table, bias, labels):
   """
   length = x.shape[1]
   chunk = max(CHUNK, -(-length // MOST_CHUNKS))
-  likelihoods = keras.remat(_chunk_likelihoods)
   nll, correct = [ops.zeros((1, 0), "float32")], []
   for start in range(0, length, chunk):
     places = slice(start, min(start + chunk, length))
-    parts = likelihoods(
-        x[:, places], table, bias, labels[:, places], nll[-1])
+    likelihoods = _chunk_likelihoods(labels[:, places])
+    parts = likelihoods(x[:, places], table, bias, nll[-1])
     nll.append(parts[0])
     correct.append(parts[1])
   return ops.concatenate(nll[1:], axis=1), ops.concatenate(correct, axis=1)
