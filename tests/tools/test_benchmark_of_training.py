@@ -38,6 +38,7 @@ def test_our_fastest_is_held_against_their_fastest():
 def test_the_report_of_the_step(monkeypatch):
   run = lambda seconds, **more: {
     "seconds": seconds, "cpu_seconds": 3.0, "start_seconds": 20.0,
+    "peak_bytes": 3 * 2**30,
     "version": "V 1", **more}
   found = {"bfloat16": {
     "bert_tf": [run([1.0, 1.2, 5.0]), run([1.4, 1.4, 1.4])],
@@ -50,7 +51,8 @@ def test_the_report_of_the_step(monkeypatch):
   benchmark.main(["pretraining_step", "--precisions=bfloat16", "--rounds=2"])
   [report] = names
   assert report.rows[1] == (
-    "bert_tf (V 1)", "bfloat16", "1.300", "1.200", "1.400", "3.00", "20")
+    "bert_tf (V 1)", "bfloat16", "1.300", "1.200", "1.400", "3.00", "20",
+    "3,072")
   # 1.2 / 2.4 and 1.4 / 2.0.
   assert report.notes[2:] == [
     "bfloat16: bert_tf takes 0.60 times keras_hub (at most 0.8)",

@@ -47,6 +47,7 @@ class Program(NamedTuple):
 PROGRAMS = {
   "bert_tf": Program("bert_tf"),
   "bert_tf --jit_compile": Program("bert_tf", "jit_compile"),
+  "bert_tf --rematerialize": Program("bert_tf", "rematerialize"),
   "keras_hub": Program("keras_hub"),
   "keras_hub jit_compile": Program("keras_hub", "jit_compile"),
   "tf_models": Program("tf_models"),
@@ -184,16 +185,16 @@ def compare(seconds: dict[str, list[float]]) -> dict | None:
 
 def _rows(found: dict[str, dict[str, list]]) -> list[tuple[str, ...]]:
   rows = [("seconds a step", "precision", "median", "least", "greatest",
-           "processor", "to start")]
+           "processor", "to start", "peak MiB")]
   for precision, runs in found.items():
     for name, results in runs.items():
       medians = [statistics.median(run["seconds"]) for run in results]
       about = [statistics.median(run[key] for run in results)
-               for key in ("cpu_seconds", "start_seconds")]
+               for key in ("cpu_seconds", "start_seconds", "peak_bytes")]
       rows.append((
         f"{name} ({results[0]['version']})", precision,
         *(f"{of(medians):.3f}" for of in (statistics.median, min, max)),
-        f"{about[0]:.2f}", f"{about[1]:.0f}"))
+        f"{about[0]:.2f}", f"{about[1]:.0f}", f"{about[2] / 2**20:,.0f}"))
   return rows
 
 

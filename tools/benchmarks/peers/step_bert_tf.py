@@ -1,9 +1,9 @@
 """A pretraining step of this library; see step_timing.
 
-What `run_pretraining.py` runs with --mixed_precision, and with --jit_compile
-in the variant of that name. Unlike the others' it counts the right answers
-of both tasks, tells the norm of the gradients and looks whether they are
-finite.
+What `run_pretraining.py` runs with --mixed_precision, and with --jit_compile or
+--rematerialize in the variants of those names. Unlike the others' it counts
+the right answers of both tasks, tells the norm of the gradients and looks
+whether they are finite.
 """
 
 import os
@@ -33,6 +33,7 @@ def make_step(request, batch):
     model = BertForPreTraining(BertConfig(
         **sizes, hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout))
+    model.encoder.rematerialize = request["variant"] == "rematerialize"
     # Its other settings are those of the request.
     optimizer = optimization.make_optimizer(
         "adamw", optimization.WarmupDecay(**settings["schedule"]))

@@ -7,11 +7,13 @@ Needs numpy alone, since it runs in each peer's own environment.
     "optimizer": {...}}'
 
 Prints a line of JSON: seconds of each step, processor seconds of one, the
-losses of all steps, those to warm up too, and versions.
+losses of all steps, those to warm up too, the most memory that the process
+held, and versions.
 """
 
 from collections.abc import Callable
 import json
+import resource
 import sys
 import time
 from typing import Any
@@ -67,4 +69,7 @@ def run(
   cpu = (time.process_time() - cpu) / request["steps"]
   print(json.dumps({
     "seconds": seconds, "cpu_seconds": cpu, "losses": losses,
-    "start_seconds": start_seconds, **about}), flush=True)
+    "start_seconds": start_seconds,
+    # Linux counts in KiB.
+    "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    **about}), flush=True)
