@@ -1,39 +1,34 @@
-"""Gelu and layer normalization with gradients of their own, for training.
+"""Chains of cheap operations in one pass over the memory, for training.
 
-Derived step by step they go over the memory a dozen times; here the parts of
-a gradient that do not need it yet are computed on the way forward. A
-SavedModel that is loaded again knows nothing of such gradients, so the layers
-take these functions only where a training step asks for them:
+Beside the products it is the memory that a step waits for: operation by
+operation, a gelu and its gradient go over it a dozen times. XLA makes one
+loop of the chain and one of its gradient, which begins at the inputs again
+and so needs nothing else from the forward pass.
 
-  with fused.gradients():
+A SavedModel for a server must not hold what only XLA can run, nor does a
+loaded one know of gradients like these. So the functions are what they say
+until a training step asks for more:
+
+  with fused.steps():
     with tf.GradientTape() as tape:
       ...
     tape.gradient(...)
-
-The values are those of the plain functions, up to rounding.
 """
 
 from collections.abc import Callable
 import contextlib
-import math
+import functools
 import threading
 
 import keras
-from keras import ops
-
-LAYER_NORM_EPSILON = 1e-12
-# The tanh form of gelu is x sigmoid(x (FACTOR + CUBIC x^2)), since
-# (1 + tanh u) / 2 is sigmoid(2u).
-_FACTOR = 2 * math.sqrt(2 / math.pi)
-_CUBIC = 0.044715 * _FACTOR
 
 # A replica is traced in a thread of its own.
 _state = threading.local()
 
 
 @contextlib.contextmanager
-def gradients():
-  """What is traced in here, in this thread, uses the functions below."""
+def steps():
+  """What this thread traces in here runs in one pass."""
   before, _state.is_on = is_on(), True
   try:
     yield
@@ -45,57 +40,32 @@ def is_on() -> bool:
   return getattr(_state, "is_on", False)
 
 
-def _in_one_pass(function: Callable) -> Callable:
+def in_one_pass(function: Callable) -> Callable:
+  """A decorator of functions from tensors, no variables, to one tensor.
+
+  The values and gradients are those of the function as it is, up to rounding.
+  Other backends than TensorFlow have no use for it.
+  """
   if keras.backend.backend() != "tensorflow":
     return function
   import tensorflow as tf
-  return tf.function(function, autograph=False, jit_compile=True)
+  forward = tf.function(function, autograph=False, jit_compile=True)
 
+  @tf.function(autograph=False, jit_compile=True)
+  def backward(inputs, gradient):
+    floating = [x for x in inputs if x.dtype.is_floating]
+    with tf.GradientTape() as tape:
+      tape.watch(floating)
+      y = function(*inputs)
+    found = iter(tape.gradient(y, floating, gradient))
+    return [next(found) if x.dtype.is_floating else None for x in inputs]
 
-@_in_one_pass
-def _gelu_and_slope(x):
-  dtype = x.dtype
-  x = ops.cast(x, "float32")
-  squares = x * x
-  share = ops.sigmoid(x * (_FACTOR + _CUBIC * squares))
-  y = x * share
-  slope = share + y * (1.0 - share) * (_FACTOR + 3 * _CUBIC * squares)
-  return ops.cast(y, dtype), ops.cast(slope, dtype)
+  @tf.custom_gradient
+  def compiled(*inputs):
+    return forward(*inputs), lambda gradient: backward(inputs, gradient)
 
+  @functools.wraps(function)
+  def call(*inputs):
+    return compiled(*inputs) if is_on() else function(*inputs)
 
-@ops.custom_gradient
-def gelu(x):
-  """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (Hendrycks and Gimpel)."""
-  y, slope = _gelu_and_slope(x)
-  return y, lambda dy: dy * slope
-
-
-@ops.custom_gradient
-def layer_norm(x, gamma, beta):
-  """Normalization over the last axis, in float32 inside (Ba et al. 2016).
-
-  Args:
-    x: [..., H].
-    gamma: float32 [H].
-    beta: float32 [H].
-  """
-  dtype = x.dtype
-  x = ops.cast(x, "float32")
-  x = x - ops.mean(x, axis=-1, keepdims=True)
-  variance = ops.mean(x * x, axis=-1, keepdims=True)
-  scale = ops.rsqrt(variance + LAYER_NORM_EPSILON)  # [..., 1]
-  normal = x * scale
-
-  def gradient(dy):
-    dy = ops.cast(dy, "float32")
-    rows = tuple(range(len(dy.shape) - 1))
-    product = dy * normal
-    slope = dy * gamma  # by `normal`
-    dx = scale * (
-        slope - ops.mean(slope, axis=-1, keepdims=True)
-        - normal * ops.mean(product * gamma, axis=-1, keepdims=True))
-    return (
-        ops.cast(dx, dtype), ops.sum(product, axis=rows),
-        ops.sum(dy, axis=rows))
-
-  return ops.cast(normal * gamma + beta, dtype), gradient
+  return call

@@ -26,14 +26,16 @@ from keras import ops
 
 from bert_tf import fused
 
+LAYER_NORM_EPSILON = 1e-12
 # Added to the scores of masked keys; large enough to vanish in the softmax,
 # small enough for float16.
 MASK_BIAS = -10000.0
 
 
+@fused.in_one_pass
 def gelu(x):
-  """The tanh form, that of the original."""
-  return fused.gelu(x) if fused.is_on() else ops.gelu(x, approximate=True)
+  """The tanh form, that of the original; in float32, whatever goes in."""
+  return ops.cast(ops.gelu(ops.cast(x, "float32"), approximate=True), x.dtype)
 
 
 ACTIVATIONS = {
@@ -52,21 +54,30 @@ def truncated_normal(stddev: float) -> keras.initializers.Initializer:
   return keras.initializers.TruncatedNormal(stddev=stddev)
 
 
+@fused.in_one_pass
+def normalize(x, gamma, beta):
+  """Over the last axis of `x` [..., H], in float32 inside (Ba et al. 2016).
+
+  `gamma` and `beta` are float32 [H].
+  """
+  y = ops.cast(x, "float32")
+  y = y - ops.mean(y, axis=-1, keepdims=True)
+  variance = ops.mean(ops.square(y), axis=-1, keepdims=True)
+  y = y * ops.rsqrt(variance + LAYER_NORM_EPSILON)
+  return ops.cast(y * gamma + beta, x.dtype)
+
+
 class LayerNorm(keras.layers.LayerNormalization):
-  """Keras's layer, over the last axis; float32 inside, whatever goes in."""
+  """Keras's layer with its variables, and `normalize`."""
 
   def call(self, x):
-    if not fused.is_on():
-      return super().call(x)
-    # Cast: a function with its own gradient takes tensors, no variables.
-    return fused.layer_norm(
+    return normalize(
         x, ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32"))
 
 
 def layer_norm(dtype=None) -> LayerNorm:
   """The normalization of all blocks and heads."""
-  return LayerNorm(
-      epsilon=fused.LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
+  return LayerNorm(epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
 
 
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from bert_tf import fused
 from bert_tf.config import require
 
 # The original adds it to the number of predictions, which may be zero.
@@ -40,6 +41,7 @@ class Objective(NamedTuple):
   metrics: Callable[[dict[str, float]], dict[str, float]]
 
 
+@fused.in_one_pass
 def negative_log_likelihood(logits, labels):
   """-log softmax(logits)[label] in float32: [..., C] and [...] -> [...]."""
   return ops.sparse_categorical_crossentropy(

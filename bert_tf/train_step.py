@@ -123,7 +123,7 @@ def _make_gradients(
   variables = [v.value for v in model.trainable_variables]
 
   def gradients_of(batch, totals, seed, loss_scale):
-    with fused.gradients():
+    with fused.steps():
       with tf.GradientTape() as tape:
         outputs = model(batch, training=True, dropout_seed=seed)
         sums = objective.sums(outputs, batch)

@@ -1,4 +1,4 @@
-"""The functions with gradients of their own against the plain ones."""
+"""Functions in one pass: the values and gradients of the plain ones."""
 
 import functools
 import math
@@ -9,19 +9,58 @@ import tensorflow as tf
 
 from bert_tf import fused
 from bert_tf import layers
+from bert_tf import losses
 
 
-def test_the_functions_are_used_where_they_are_asked_for():
+def test_steps_are_where_they_are_said_to_be():
   assert not fused.is_on()
-  with fused.gradients():
+  with fused.steps():
     assert fused.is_on()
-    with fused.gradients():
+    with fused.steps():
       pass
     assert fused.is_on()
   assert not fused.is_on()
-  with pytest.raises(KeyError), fused.gradients():
+  with pytest.raises(KeyError), fused.steps():
     raise KeyError
   assert not fused.is_on()
+
+
+def values_and_gradients(function, inputs, in_one_pass=True):
+  """Weighted unevenly, so that no part of a gradient cancels."""
+  floating = [x for x in inputs if x.dtype.is_floating]
+  with tf.GradientTape() as tape:
+    tape.watch(floating)
+    if in_one_pass:
+      with fused.steps():
+        y = function(*inputs)
+    else:
+      y = function(*inputs)
+    weights = tf.sin(tf.range(1.0, y.shape.num_elements() + 1))
+    total = tf.reduce_sum(
+        tf.reshape(tf.cast(y, tf.float32), [-1]) * weights)
+  return [y, *tape.gradient(total, floating)]
+
+
+def normal(*shape, mean=0.0, scale=1.0, seed=0):
+  rng = np.random.default_rng(seed)
+  return tf.constant(rng.normal(mean, scale, shape), tf.float32)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("function, inputs", [
+  (layers.gelu, (normal(5, 7, scale=3.0),)),
+  (layers.normalize, (normal(2, 5, 7, mean=2.0), normal(7), normal(7))),
+  (losses.negative_log_likelihood,
+   (normal(3, 4, 9), tf.constant(np.arange(12).reshape(3, 4) % 9, tf.int32))),
+])
+def test_values_and_gradients_are_those_of_the_plain_function(
+    function, inputs, jit_compile):
+  found = tf.function(
+      functools.partial(values_and_gradients, function), autograph=False,
+      jit_compile=jit_compile)(inputs)
+  plain = values_and_gradients(function, inputs, in_one_pass=False)
+  for one, two in zip(found, plain, strict=True):
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
 
 
 def test_gelu_and_its_slope_by_hand():
@@ -31,62 +70,37 @@ def test_gelu_and_its_slope_by_hand():
   slope = (1 + tanh) / 2 + x / 2 * (1 - tanh**2) * root * (
       1 + 3 * 0.044715 * x**2)
   inputs = tf.constant(x, tf.float32)
-  with tf.GradientTape() as tape:
+  with fused.steps(), tf.GradientTape() as tape:
     tape.watch(inputs)
-    y = fused.gelu(inputs)
+    y = layers.gelu(inputs)
   np.testing.assert_allclose(y, x / 2 * (1 + tanh), atol=1e-6)
   np.testing.assert_allclose(tape.gradient(y, inputs), slope, atol=1e-6)
 
 
-def values_and_gradients(function, inputs):
-  """Weighted unevenly, so that no part of a gradient cancels."""
-  with tf.GradientTape() as tape:
-    tape.watch(inputs)
-    y = function(*inputs)
-    total = tf.reduce_sum(
-        tf.cast(y, tf.float32) * tf.sin(tf.range(5.0)[:, None] + 0.3))
-  return [y, *tape.gradient(total, inputs)]
+@pytest.mark.parametrize("in_one_pass", [False, True])
+def test_bfloat16_is_rounded_once(in_one_pass):
+  x = tf.cast(normal(5, 64, mean=100.0), tf.bfloat16)
+  for function, more in (
+      (layers.gelu, ()), (layers.normalize, (tf.ones([64]), tf.zeros([64])))):
+    exact = function(tf.cast(x, tf.float32), *more)
+    y, gradient, *_ = values_and_gradients(function, (x, *more), in_one_pass)
+    assert y.dtype == gradient.dtype == tf.bfloat16
+    np.testing.assert_allclose(
+        tf.cast(y, tf.float32), exact, rtol=2**-8, atol=1e-6)
 
 
-def plain_layer_norm(x, gamma, beta):
-  mean, variance = tf.nn.moments(x, axes=[-1], keepdims=True)
-  return tf.nn.batch_normalization(
-      x, mean, variance, beta, gamma, fused.LAYER_NORM_EPSILON)
+def test_only_steps_hold_what_xla_alone_can_run():
+  spec = tf.TensorSpec([None, 4], tf.float32)
 
+  def is_compiled(function):
+    graph = tf.function(
+        function, autograph=False).get_concrete_function(spec).graph
+    return any("_XlaMustCompile" in f.attr and f.attr["_XlaMustCompile"].b
+               for f in graph.as_graph_def().library.function)
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_layer_norm_and_its_gradients(jit_compile):
-  rng = np.random.default_rng(0)
-  x, gamma, beta = (
-    tf.constant(rng.normal(2.0, 3.0, shape), tf.float32)
-    for shape in ([2, 5, 7], [7], [7]))
-  one, two = (
-    tf.function(
-        functools.partial(values_and_gradients, norm),
-        autograph=False, jit_compile=jit_compile)((x, gamma, beta))
-    for norm in (fused.layer_norm, plain_layer_norm))
-  for a, b in zip(one, two, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  def step(x):
+    with fused.steps():
+      return layers.gelu(x)
 
-
-def test_layers_give_the_same_values_either_way():
-  rng = np.random.default_rng(1)
-  x = tf.constant(rng.normal(size=[5, 16]), tf.float32)
-  norm = layers.layer_norm()
-  norm.build([None, 16])
-  norm.gamma.assign(rng.normal(size=16))
-  for layer in (norm, layers.gelu):
-    plain = layer(x)
-    with fused.gradients():
-      np.testing.assert_allclose(layer(x), plain, rtol=1e-5, atol=1e-6)
-
-
-def test_bfloat16_is_rounded_once():
-  rng = np.random.default_rng(2)
-  x = tf.constant(100 + rng.normal(size=[5, 64]), tf.bfloat16)
-  ones, zeros = tf.ones([64]), tf.zeros([64])
-  for function in (fused.gelu, lambda x: fused.layer_norm(x, ones, zeros)):
-    y = function(x)
-    assert y.dtype == tf.bfloat16
-    exact = function(tf.cast(x, tf.float32))
-    np.testing.assert_array_equal(y, tf.cast(exact, tf.bfloat16))
+  assert is_compiled(step)
+  assert not is_compiled(lambda x: layers.gelu(x))
