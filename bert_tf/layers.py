@@ -18,7 +18,6 @@ Dropout draws no random numbers of its own: its mask is a function of the
 layer's place in the model. None means no dropout.
 """
 
-import functools
 import math
 
 import keras
@@ -32,15 +31,21 @@ LAYER_NORM_EPSILON = 1e-12
 MASK_BIAS = -10000.0
 
 
-@fused.in_one_pass
-def gelu(x):
-  """The tanh form, that of the original; in float32, whatever goes in."""
-  return ops.cast(ops.gelu(ops.cast(x, "float32"), approximate=True), x.dtype)
+def _gelu(*, approximate: bool):
+  """Of Hendrycks and Gimpel 2016; in float32, whatever goes in."""
+
+  @fused.in_one_pass
+  def gelu(x):
+    y = ops.gelu(ops.cast(x, "float32"), approximate=approximate)
+    return ops.cast(y, x.dtype)
+
+  return gelu
 
 
 ACTIVATIONS = {
-  "gelu": gelu,
-  "gelu_exact": functools.partial(ops.gelu, approximate=False),
+  # With tanh, as the original.
+  "gelu": _gelu(approximate=True),
+  "gelu_exact": _gelu(approximate=False),
   "relu": ops.relu,
   "tanh": ops.tanh,
   "linear": lambda x: x,
