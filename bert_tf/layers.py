@@ -60,24 +60,19 @@ def truncated_normal(stddev: float) -> keras.initializers.Initializer:
 
 
 @fused.in_one_pass
-def normalize(x, gamma, beta):
-  """Over the last axis of `x` [..., H], in float32 inside (Ba et al. 2016).
-
-  `gamma` and `beta` are float32 [H].
-  """
-  y = ops.cast(x, "float32")
-  y = y - ops.mean(y, axis=-1, keepdims=True)
-  variance = ops.mean(ops.square(y), axis=-1, keepdims=True)
-  y = y * ops.rsqrt(variance + LAYER_NORM_EPSILON)
-  return ops.cast(y * gamma + beta, x.dtype)
+def normalize(x):
+  """To mean 0 and variance 1 over the last axis; float32 (Ba et al. 2016)."""
+  x = ops.cast(x, "float32")
+  x = x - ops.mean(x, axis=-1, keepdims=True)
+  variance = ops.mean(ops.square(x), axis=-1, keepdims=True)
+  return x * ops.rsqrt(variance + LAYER_NORM_EPSILON)
 
 
 class LayerNorm(keras.layers.LayerNormalization):
-  """Keras's layer with its variables, and `normalize`."""
+  """Keras's layer with its variables, and `normalize`; float32 inside."""
 
   def call(self, x):
-    return normalize(
-        x, ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32"))
+    return ops.cast(normalize(x) * self.gamma + self.beta, x.dtype)
 
 
 def layer_norm(dtype=None) -> LayerNorm:

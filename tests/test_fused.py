@@ -52,7 +52,7 @@ def normal(*shape, mean=0.0, scale=1.0, seed=0):
 @pytest.mark.parametrize("function, inputs", [
   (layers.ACTIVATIONS["gelu"], (normal(5, 7, scale=3.0),)),
   (layers.ACTIVATIONS["gelu_exact"], (normal(5, 7, scale=3.0),)),
-  (layers.normalize, (normal(2, 5, 7, mean=2.0), normal(7), normal(7))),
+  (layers.normalize, (normal(2, 5, 7, mean=2.0),)),
   (losses.negative_log_likelihood,
    (normal(3, 4, 9), tf.constant(np.arange(12).reshape(3, 4) % 9, tf.int32))),
 ])
@@ -83,13 +83,12 @@ def test_gelu_and_its_slope_by_hand():
 @pytest.mark.parametrize("in_one_pass", [False, True])
 def test_bfloat16_is_rounded_once(in_one_pass):
   x = tf.cast(normal(5, 64, mean=100.0), tf.bfloat16)
-  for function, more in (
-      (gelu, ()), (layers.normalize, (tf.ones([64]), tf.zeros([64])))):
-    exact = function(tf.cast(x, tf.float32), *more)
-    y, gradient, *_ = values_and_gradients(function, (x, *more), in_one_pass)
-    assert y.dtype == gradient.dtype == tf.bfloat16
-    np.testing.assert_allclose(
-        tf.cast(y, tf.float32), exact, rtol=2**-8, atol=1e-6)
+  y, gradient = values_and_gradients(gelu, (x,), in_one_pass)
+  assert y.dtype == gradient.dtype == tf.bfloat16
+  np.testing.assert_array_equal(y, tf.cast(
+      gelu(tf.cast(x, tf.float32)), tf.bfloat16))
+  y, gradient = values_and_gradients(layers.normalize, (x,), in_one_pass)
+  assert (y.dtype, gradient.dtype) == (tf.float32, tf.bfloat16)
 
 
 def test_only_steps_hold_what_xla_alone_can_run():
