@@ -49,19 +49,29 @@ def in_one_pass(function: Callable) -> Callable:
   if keras.backend.backend() != "tensorflow":
     return function
   import tensorflow as tf
-  forward = tf.function(function, autograph=False, jit_compile=True)
 
-  @tf.function(autograph=False, jit_compile=True)
-  def backward(inputs, gradient):
-    floating = [x for x in inputs if x.dtype.is_floating]
-    with tf.GradientTape() as tape:
-      tape.watch(floating)
-      y = function(*inputs)
-    found = iter(tape.gradient(y, floating, gradient))
-    return [next(found) if x.dtype.is_floating else None for x in inputs]
+  @functools.cache
+  def passes(*specs):
+    # Each set of shapes has its own: a function that sees several is traced
+    # for unknown shapes, which a TPU does not take.
+    del specs
+    forward = tf.function(function, autograph=False, jit_compile=True)
+
+    @tf.function(autograph=False, jit_compile=True)
+    def backward(inputs, gradient):
+      floating = [x for x in inputs if x.dtype.is_floating]
+      with tf.GradientTape() as tape:
+        tape.watch(floating)
+        y = function(*inputs)
+      found = iter(tape.gradient(y, floating, gradient))
+      return [next(found) if x.dtype.is_floating else None for x in inputs]
+
+    return forward, backward
 
   @tf.custom_gradient
   def compiled(*inputs):
+    forward, backward = passes(
+        *(tf.TensorSpec(x.shape, x.dtype) for x in inputs))
     return forward(*inputs), lambda gradient: backward(inputs, gradient)
 
   @functools.wraps(function)

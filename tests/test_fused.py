@@ -106,3 +106,21 @@ def test_only_steps_hold_what_xla_alone_can_run():
 
   assert is_compiled(step)
   assert not is_compiled(lambda x: gelu(x))
+
+
+def test_shapes_stay_known():
+  seen = []
+
+  @fused.in_one_pass
+  def double(x):
+    seen.append(x.shape.as_list())
+    return 2 * x
+
+  def step(x):
+    with fused.steps():
+      return double(x)
+
+  for length in (3, 4, 5, 6):
+    tf.function(step, autograph=False).get_concrete_function(
+        tf.TensorSpec([2, length], tf.float32))
+  assert seen == [[2, 3], [2, 4], [2, 5], [2, 6]]
