@@ -82,6 +82,7 @@ def expect_reference_ids(tokenizers, texts, *, do_lower_case):
         tokenizer, texts, split, pieces_of_word=reference.pieces_of_word)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("do_lower_case", (True, False))
 def test_every_code_point_between_letters_gives_the_ids_of_the_reference(
     do_lower_case):
