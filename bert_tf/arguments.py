@@ -214,8 +214,9 @@ class TrainingConfig:
   output_dir: str = option(
       help="The model directory to write; the run's state and metrics too.")
   init_checkpoint: str | None = option(
-      None, help="Where to start: a checkpoint's prefix, a model directory, "
-                 "a Hugging Face directory or an exported SavedModel. Not "
+      None, help="Where to start: a checkpoint's prefix, a model directory "
+                 "(of Google's form or tf-models'), a Hugging Face "
+                 "directory or an exported SavedModel. Not "
                  "given: random weights. Fine-tuning without --do_train: the "
                  "fine-tuned model, if it is not that of --output_dir.")
   bert_config_file: str | None = option(

@@ -10,23 +10,16 @@ like it:
   bert_model.ckpt.*      the variables, in the original's names
   task.json              of a fine-tuned model: its task, labels, lengths
 
-`open_source` also takes a checkpoint's prefix, a Hugging Face directory and
-a SavedModel that this project exported. Training state (optimizer, step) is
+`open_source` also takes a checkpoint's prefix, one of tf-models, a Hugging
+Face directory and a SavedModel that this project exported. Training state (optimizer, step) is
 kept elsewhere: see `training`. All of them may be remote, see `files`.
 """
 
-import dataclasses
-import functools
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from typing import Any
 
 from absl import logging
 import keras
-import numpy as np
-import tensorflow as tf
 
 from bert_tf import files
 from bert_tf.config import BertConfig
@@ -36,236 +29,42 @@ from bert_tf.config import require
 from bert_tf.config import write_json
 from bert_tf.config import write_text
 from bert_tf.heads import BertForPreTraining
+from bert_tf.huggingface import open_huggingface
+from bert_tf.model_source import CONFIG_FILE
+from bert_tf.model_source import ModelSource
+from bert_tf.model_source import VOCAB_FILE
+from bert_tf.model_source import existing
 from bert_tf.modeling import BertEncoder
+from bert_tf.tensorflow_checkpoints import open_checkpoint
+from bert_tf.tensorflow_checkpoints import open_saved_model
+from bert_tf.tensorflow_checkpoints import write_checkpoint
 from bert_tf.tokenization import BertTokenizer
+from bert_tf.variable_names import NEXT_SENTENCE_POOLER
+from bert_tf.variable_names import POOLER
 from bert_tf.vocabulary_files import TOKENIZER_CONFIG
 
-CONFIG_FILE = "bert_config.json"
-VOCAB_FILE = "vocab.txt"
 TASK_FILE = "task.json"
 CHECKPOINT_PREFIX = "bert_model.ckpt"
 
 # The classifier's variables stand at the root in the original's checkpoints.
 _CLASSIFIER_SCOPE = "classifier/"
 
-# Hugging Face's names for the parts of a variable's name, longest first.
-_HUGGINGFACE_NAMES = (
-  ("cls.predictions.bias", "cls.predictions.output_bias"),
-  ("cls.seq_relationship.weight", "cls.seq_relationship.output_weights"),
-  ("cls.seq_relationship.bias", "cls.seq_relationship.output_bias"),
-  ("classifier.weight", "output_weights"),
-  ("classifier.bias", "output_bias"),
-  ("LayerNorm.weight", "LayerNorm.gamma"),
-  ("LayerNorm.bias", "LayerNorm.beta"),
-  ("embeddings.weight", "embeddings"),
-  ("encoder.layer.", "encoder.layer_"),
+# The file that shows what a directory is, and what opens it.
+_FORMS = (
+  (f"{CHECKPOINT_PREFIX}.index", lambda directory: open_checkpoint(
+      os.path.join(directory, CHECKPOINT_PREFIX))),
+  ("saved_model.pb", open_saved_model),
+  ("config.json", open_huggingface),
 )
-_HUGGINGFACE_ACTIVATIONS = {
-  "gelu": "gelu_exact", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu",
-  "relu": "relu",
-}
-# What the encoder computes whatever these say otherwise: so they must agree.
-_HUGGINGFACE_REQUIRED = {
-  "model_type": "bert", "position_embedding_type": "absolute",
-  "is_decoder": False, "add_cross_attention": False,
-  "layer_norm_eps": 1e-12,
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSource:
-  """A checkpoint that was found, in one form for all formats.
-
-  Names are the original's. `read(name)` gives a float array; `directory` is
-  where the files beside the variables lie.
-  """
-
-  path: str
-  form: str
-  directory: str
-  config: BertConfig | None
-  vocab_file: str | None
-  shapes: dict[str, tuple[int, ...]]
-  read: Callable[[str], np.ndarray]
-
-
-def _existing(path: str) -> str | None:
-  return path if files.exists(path) else None
-
-
-def _config_in(directory: str) -> BertConfig | None:
-  path = _existing(os.path.join(directory, CONFIG_FILE))
-  return BertConfig.from_json_file(path) if path else None
-
-
-def open_reader(prefix: str):
-  """What reads a TensorFlow checkpoint: its shapes, its tensors.
-
-  `tf.train.load_checkpoint` would first ask whether the prefix is a folder,
-  which not every file system answers well (`ram://` says yes).
-
-  Raises:
-    tf.errors.OpError: the files are not there, or not whole.
-  """
-  return tf.compat.v1.train.NewCheckpointReader(prefix)
-
-
-def _open_checkpoint(prefix: str, *, name_of_key: Callable[[str], str] = None):
-  """(shapes, read) of a TensorFlow checkpoint, by variable name."""
-  try:
-    reader = open_reader(prefix)
-  except tf.errors.OpError as error:
-    raise InputError(f"{prefix}: cannot be read as a checkpoint: "
-                     f"{error}") from None
-  shapes = reader.get_variable_to_shape_map()
-  keys = {(name_of_key(key) if name_of_key else key): key for key in shapes}
-  keys.pop(None, None)
-
-  def read(name):
-    try:
-      return reader.get_tensor(keys[name])
-    except (tf.errors.OpError, IndexError) as error:
-      raise InputError(
-          f"{prefix}: {name} cannot be read: {error}. Is the file whole?"
-      ) from None
-
-  return {name: tuple(shapes[key]) for name, key in keys.items()}, read
-
-
-def _open_google(prefix: str) -> ModelSource:
-  directory = files.directory_of(prefix)
-  shapes, read = _open_checkpoint(prefix)
-  return ModelSource(
-      path=prefix, form="checkpoint", directory=directory,
-      config=_config_in(directory),
-      vocab_file=_existing(os.path.join(directory, VOCAB_FILE)),
-      shapes=shapes, read=read)
-
-
-def object_name(key: str, *, root: str) -> str | None:
-  """The variable that a key of an object-based checkpoint means.
-
-  Of those kept in a dict under the attribute `root`; None of others.
-
-  >>> object_name("w/a.Sb/.ATTRIBUTES/VARIABLE_VALUE", root="w")
-  'a/b'
-  """
-  prefix, suffix = f"{root}/", "/.ATTRIBUTES/VARIABLE_VALUE"
-  if not (key.startswith(prefix) and key.endswith(suffix)):
-    return None
-  return key[len(prefix):-len(suffix)].replace(".S", "/").replace("..", ".")
-
-
-def _open_saved_model(directory: str) -> ModelSource:
-  shapes, read = _open_checkpoint(
-      os.path.join(directory, "variables", "variables"),
-      name_of_key=functools.partial(object_name, root="weights"))
-  assets = os.path.join(directory, "assets")
-  require(
-      bool(shapes) and _config_in(assets) is not None,
-      f"{directory}: is a SavedModel, but not one that "
-      "tools/export_saved_model.py wrote.")
-  return ModelSource(
-      path=directory, form="SavedModel", directory=assets,
-      config=_config_in(assets),
-      vocab_file=_existing(os.path.join(assets, VOCAB_FILE)),
-      shapes=shapes, read=read)
-
-
-def huggingface_name(name: str) -> str:
-  """The original's name of a Hugging Face variable.
-
-  >>> huggingface_name("encoder.layer.0.attention.self.query.weight")
-  'bert/encoder/layer_0/attention/self/query/kernel'
-  """
-  if name.startswith(("embeddings.", "encoder.", "pooler.")):
-    name = f"bert.{name}"
-  for theirs, ours in _HUGGINGFACE_NAMES:
-    name = name.replace(theirs, ours)
-  if name.endswith(".weight"):
-    name = name.removesuffix("weight") + "kernel"
-  return name.replace(".", "/")
-
-
-def huggingface_config(values: dict[str, Any]) -> BertConfig:
-  """The config of a Hugging Face `config.json`, where "gelu" is with erf."""
-  for key, needed in _HUGGINGFACE_REQUIRED.items():
-    require(
-        values.get(key, needed) == needed,
-        f"{key}: received {values.get(key)!r}; only {needed!r} is BERT as it "
-        "is built here.")
-  activation = values.get("hidden_act", "gelu")
-  require(
-      activation in _HUGGINGFACE_ACTIVATIONS,
-      f"hidden_act: received {activation!r}; must be one of "
-      f"{', '.join(_HUGGINGFACE_ACTIVATIONS)}.")
-  known = {field.name for field in dataclasses.fields(BertConfig)}
-  shape = {key: value for key, value in values.items() if key in known}
-  return BertConfig.from_dict(
-      {**shape, "hidden_act": _HUGGINGFACE_ACTIVATIONS[activation]})
-
-
-def _open_safetensors(path: str):
-  """The file, opened by safetensors, which reads local files alone.
-
-  A remote one is fetched into a temporary file. It can go at once: what was
-  mapped into memory stays.
-  """
-  from safetensors import safe_open
-  if files.is_local(path):
-    return safe_open(path, framework="np")
-  logging.info("%s: is fetched (%d bytes).", path, files.size(path))
-  with tempfile.NamedTemporaryFile() as copy:
-    with files.open_file(path, "rb") as file:
-      shutil.copyfileobj(file, copy, 1 << 20)
-    copy.flush()
-    return safe_open(copy.name, framework="np")
-
-
-def _open_huggingface(directory: str) -> ModelSource:
-  weights = os.path.join(directory, "model.safetensors")
-  require(
-      files.exists(weights),
-      f"{directory}: has a config.json, but no model.safetensors.")
-  try:
-    from safetensors import SafetensorError
-  except ImportError:
-    raise InputError(
-        f"{weights}: reading it needs safetensors; install it with "
-        "`pip install safetensors`.") from None
-  try:
-    file = _open_safetensors(weights)
-  except (SafetensorError, OSError) as error:
-    raise InputError(
-        f"{weights}: cannot be read: {error}. Is the file whole?") from None
-  keys = {huggingface_name(key): key for key in file.keys()}
-
-  def read(name):
-    value = file.get_tensor(keys[name])
-    return value.T if name.endswith("/kernel") else value
-
-  shapes = {}
-  for name, key in keys.items():
-    shape = tuple(file.get_slice(key).get_shape())
-    shapes[name] = shape[::-1] if name.endswith("/kernel") else shape
-  config_file = os.path.join(directory, "config.json")
-  try:
-    config = huggingface_config(read_json(config_file))
-  except InputError as error:
-    raise InputError(f"{config_file}: {error}") from None
-  return ModelSource(
-      path=directory, form="Hugging Face directory", directory=directory,
-      config=config,
-      vocab_file=_existing(os.path.join(directory, VOCAB_FILE)),
-      shapes=shapes, read=read)
 
 
 def open_source(path: str) -> ModelSource:
   """Finds out what a checkpoint's path is, and opens it.
 
   Args:
-    path: a checkpoint's prefix (`.../bert_model.ckpt`), a model directory, a
-      Hugging Face directory, a SavedModel or a folder of its versions.
+    path: a checkpoint's prefix (`.../bert_model.ckpt`), a model directory,
+      either with Google's or with tf-models' variables, a Hugging Face
+      directory, a SavedModel or a folder of its versions.
 
   Raises:
     InputError: nothing of the kind is there, or it cannot be read.
@@ -274,16 +73,13 @@ def open_source(path: str) -> ModelSource:
   if files.is_local(path):
     path = os.path.normpath(path)  # Of a URL it would take one of "//".
   if files.exists(path + ".index"):
-    return _open_google(path)
+    return open_checkpoint(path)
   require(
       files.is_directory(path),
       f"{path}: neither a checkpoint (no {path}.index) nor a directory.")
-  if files.exists(os.path.join(path, CHECKPOINT_PREFIX + ".index")):
-    return _open_google(os.path.join(path, CHECKPOINT_PREFIX))
-  if files.exists(os.path.join(path, "saved_model.pb")):
-    return _open_saved_model(path)
-  if files.exists(os.path.join(path, "config.json")):
-    return _open_huggingface(path)
+  for name, open_form in _FORMS:
+    if files.exists(os.path.join(path, name)):
+      return open_form(path)
   versions = [
     int(name) for name in files.list_directory(path) if name.isdecimal()]
   require(
@@ -307,6 +103,10 @@ def load_weights(
 ) -> None:
   """Loads all variables of the model from a source, by name.
 
+  Where the next-sentence head has a pooler of its own, as that of tf-models,
+  a model with a head takes that one, as tf-models does it in pretraining and
+  in fine-tuning; an encoder alone takes the encoder's.
+
   Args:
     model: a built model.
     source: where the values are.
@@ -315,10 +115,13 @@ def load_weights(
   Raises:
     InputError: variables are missing or have another shape; all are listed.
   """
-  variables = checkpoint_names(model)
   wrong, fresh, loaded = [], [], []
-  for name, variable in variables.items():
-    shape = source.shapes.get(name)
+  for name, variable in checkpoint_names(model).items():
+    there = name
+    if not isinstance(model, BertEncoder):
+      own = name.replace(POOLER, NEXT_SENTENCE_POOLER)
+      there = own if own in source.shapes else name
+    shape = source.shapes.get(there)
     if shape is None and name.startswith(new or ("\0",)):
       fresh.append(name)
     elif shape is None:
@@ -326,12 +129,12 @@ def load_weights(
     elif shape != tuple(variable.shape):
       wrong.append(f"{name}: {shape} there, {tuple(variable.shape)} here")
     else:
-      loaded.append(name)
+      loaded.append((variable, there))
   require(
       not wrong,
       f"{source.path}: does not fit the model: {'; '.join(wrong)}.")
-  for name in loaded:
-    variables[name].assign(source.read(name))
+  for variable, there in loaded:
+    variable.assign(source.read(there))
   logging.info(
       "Loaded %d variables from the %s %s.", len(loaded), source.form,
       source.path)
@@ -400,7 +203,7 @@ def find_tokenizer(
   """
   vocab_file = vocab_file or (source and source.vocab_file)
   if not vocab_file and config_file:
-    vocab_file = _existing(
+    vocab_file = existing(
         os.path.join(files.directory_of(config_file), VOCAB_FILE))
   require(
       bool(vocab_file),
@@ -419,17 +222,6 @@ def load_tokenizer(path: str) -> BertTokenizer:
   """The tokenizer of any path that `open_source` takes."""
   source = open_source(path)
   return find_tokenizer(source, config_of(source))
-
-
-def _write_checkpoint(prefix: str, values: dict[str, Any]) -> None:
-  """A name-based checkpoint: written beside its place, then renamed."""
-  temporary = f"{prefix}.tmp-{os.getpid()}"
-  tf.raw_ops.SaveV2(
-      prefix=temporary, tensor_names=list(values),
-      shape_and_slices=[""] * len(values),
-      tensors=[tf.convert_to_tensor(value) for value in values.values()])
-  for suffix in (".data-00000-of-00001", ".index"):
-    files.rename(temporary + suffix, prefix + suffix)
 
 
 def _write_tokenizer(directory: str, tokenizer: BertTokenizer) -> None:
@@ -484,7 +276,7 @@ def save_model(
   config_file = os.path.join(directory, CONFIG_FILE)
   if files.exists(config_file):
     files.remove(config_file)
-  _write_checkpoint(
+  write_checkpoint(
       os.path.join(directory, CHECKPOINT_PREFIX),
       {name: variable.value
        for name, variable in checkpoint_names(model).items()})

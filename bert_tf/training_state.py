@@ -12,12 +12,13 @@ from absl import logging
 import keras
 import tensorflow as tf
 
-from bert_tf import checkpoints
 from bert_tf import files
 from bert_tf.config import InputError
 from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.config import write_json
+from bert_tf.tensorflow_checkpoints import object_name
+from bert_tf.tensorflow_checkpoints import open_reader
 from bert_tf.train_step import StepState
 
 STATE_DIRECTORY = "training_state"
@@ -114,9 +115,8 @@ class TrainingState:
     """Raises `InputError` unless the state is one of this very model."""
     found = {
       name: tuple(shape)
-      for key, shape in checkpoints.open_reader(
-          path).get_variable_to_shape_map().items()
-      if (name := checkpoints.object_name(key, root=_ROOT))}
+      for key, shape in open_reader(path).get_variable_to_shape_map().items()
+      if (name := object_name(key, root=_ROOT))}
     expected = {name: tuple(v.shape) for name, v in self._values.items()}
     wrong = [f"{name}: missing" for name in sorted(set(expected) - set(found))]
     wrong += [f"{name}: not in this run"

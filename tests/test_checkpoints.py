@@ -10,12 +10,14 @@ import pytest
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf import huggingface
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
 from bert_tf.tokenization import BertTokenizer
 
+INDEX = "model.safetensors.index.json"
 INPUTS = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##se"]
 CONFIG = BertConfig(
@@ -48,15 +50,23 @@ def test_the_originals_checkpoint_gives_the_originals_outputs(shared):
     np.testing.assert_allclose(ours, expected[name], atol=1e-5)
 
 
-def test_hugging_faces_checkpoint_gives_its_outputs(shared):
-  pytest.importorskip("safetensors")
-  directory = shared / "golden" / "huggingface_checkpoint"
-  expected = np.load(directory / "expected_outputs.npz")
+@pytest.mark.parametrize(
+    "name", ["huggingface_checkpoint", "huggingface_tf_checkpoint"])
+def test_hugging_faces_checkpoint_gives_its_outputs(shared, name):
+  if name == "huggingface_checkpoint":
+    pytest.importorskip("safetensors")
+  assert_huggingface_outputs(shared / "golden" / name, shared)
+
+
+def assert_huggingface_outputs(directory, shared):
+  expected = np.load(
+      shared / "golden" / "huggingface_checkpoint" / "expected_outputs.npz")
   model = checkpoints.load_pretraining_model(str(directory))
   positions = np.tile(np.arange(24, dtype=np.int32), (4, 1))
   inputs = {**inputs_of(expected), "masked_lm_positions": positions}
   heads = model(inputs)
-  outputs = model.encoder(inputs, output_hidden_states=True)
+  encoder = checkpoints.load_encoder(str(directory))
+  outputs = encoder(inputs, output_hidden_states=True)
   for i, state in enumerate(outputs["hidden_states"]):
     np.testing.assert_allclose(
         state, expected[f"hidden_state_{i}"], atol=1e-5)
@@ -66,6 +76,55 @@ def test_hugging_faces_checkpoint_gives_its_outputs(shared):
       heads["mlm_logits"], expected["mlm_logits_all_positions"], atol=1e-5)
   np.testing.assert_allclose(
       heads["nsp_logits"], expected["nsp_logits"], atol=1e-5)
+
+
+def test_tf_models_checkpoint_gives_its_outputs(shared):
+  directory = shared / "golden" / "tf_models_checkpoint"
+  expected = np.load(directory / "expected_outputs.npz")
+  inputs = inputs_of(expected)
+  encoder = checkpoints.load_encoder(str(directory))
+  # Its table has 16 rows, though its bert_config.json says 2.
+  assert encoder.config.type_vocab_size == 16
+  outputs = encoder(inputs, output_hidden_states=True)
+  names = ("layer_0", "layer_1", "layer_2")
+  for state, name in zip(outputs["hidden_states"][1:], names, strict=True):
+    np.testing.assert_allclose(state, expected[name], atol=1e-5)
+  # The encoder's pooler here, that of the next-sentence head there.
+  np.testing.assert_allclose(
+      outputs["pooled_output"], expected["pooled_output"], atol=1e-5)
+  heads = checkpoints.load_pretraining_model(
+      str(directory / "bert_model.ckpt"))(inputs)
+  for name in ("mlm_logits", "nsp_logits"):
+    np.testing.assert_allclose(heads[name], expected[name], atol=1e-5)
+
+
+def write_shards(directory, source):
+  """The model of `source` in two files with an index."""
+  safetensors = pytest.importorskip("safetensors.numpy")
+  values = safetensors.load_file(source / "model.safetensors")
+  directory.mkdir()
+  shutil.copy(source / "config.json", directory)
+  shard_of = {}
+  for i in (1, 2):
+    name = f"model-0000{i}-of-00002.safetensors"
+    part = {key: values[key] for key in sorted(values)[i - 1::2]}
+    safetensors.save_file(part, directory / name)
+    shard_of.update(dict.fromkeys(part, name))
+  (directory / INDEX).write_text(json.dumps({"weight_map": shard_of}))
+
+
+def test_shards_give_what_one_file_gives(shared, tmp_path):
+  directory = tmp_path / "sharded"
+  write_shards(directory, shared / "golden" / "huggingface_checkpoint")
+  assert_huggingface_outputs(directory, shared)
+  index = json.loads((directory / INDEX).read_text())
+  index["weight_map"]["more"] = "model-00001-of-00002.safetensors"
+  (directory / INDEX).write_text(json.dumps(index))
+  with pytest.raises(InputError, match="not in their files: more"):
+    checkpoints.open_source(str(directory))
+  (directory / "model-00002-of-00002.safetensors").unlink()
+  with pytest.raises(InputError, match="model-00002.*missing, though.*index"):
+    checkpoints.open_source(str(directory))
 
 
 def test_a_real_encoder_gives_its_outputs_from_raw_sentences(shared):
@@ -188,14 +247,14 @@ def test_what_is_no_model_is_refused(tmp_path):
 ])
 def test_another_architecture_is_refused(key, value):
   with pytest.raises(InputError, match=f"{key}: received"):
-    checkpoints.huggingface_config(
+    huggingface.huggingface_config(
         {"model_type": "bert", "vocab_size": 9, key: value})
 
 
 def test_hugging_faces_gelu_is_the_exact_one():
   values = {"model_type": "bert", "vocab_size": 9}
   by_name = {
-    name: checkpoints.huggingface_config({**values, "hidden_act": name})
+    name: huggingface.huggingface_config({**values, "hidden_act": name})
     for name in ("gelu", "gelu_new")}
   assert by_name["gelu"].hidden_act == "gelu_exact"
   assert by_name["gelu_new"].hidden_act == "gelu"

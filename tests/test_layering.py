@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "bert_tf"
 # floor from modules that stand before it.
 FLOORS = (
   ("errors", "files", "config", "arguments", "progress", "unicode_tables",
-   "vocabulary_files"),
+   "vocabulary_files", "variable_names"),
   ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
    "data.full_sentences", "data.row_packing", "data.masking",
    "data.example_protos", "data.document_store", "data.work_folder",
@@ -24,7 +24,8 @@ FLOORS = (
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
    "fused", "layers", "modeling", "losses", "heads", "optimization",
    "distribution", "reporting", "monitoring"),
-  ("checkpoints", "train_step", "training_state", "training"),
+  ("model_source", "tensorflow_checkpoints", "huggingface", "checkpoints",
+   "train_step", "training_state", "training"),
   ("pretraining", "finetuning", "export", "tasks.classification", "tasks"),
   ("command_line",),
 )

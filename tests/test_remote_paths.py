@@ -137,7 +137,7 @@ def test_a_hugging_face_directory_is_fetched(shared, ram):
   assert_equal_weights(
       checkpoints.load_pretraining_model(str(directory)),
       checkpoints.load_pretraining_model(ram))
-  write_bytes(f"{ram}/cut/config.json", b"{}")
+  write_bytes(f"{ram}/cut/config.json", b'{"vocab_size": 9}')
   write_bytes(f"{ram}/cut/model.safetensors", b"short")
   with pytest.raises(InputError, match="cut/model.safetensors: cannot be rea"):
     checkpoints.open_source(f"{ram}/cut")

@@ -280,14 +280,14 @@ def values_of(output_dir: pathlib.Path) -> dict:
   """{name: array}: weights, slots and the rest of the newest state."""
   import numpy as np
   import tensorflow as tf
-  from bert_tf import checkpoints
+  from bert_tf import tensorflow_checkpoints
 
   reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(
       str(state_directory(output_dir))))
   return {
     name: np.asarray(reader.get_tensor(key))
     for key in reader.get_variable_to_shape_map()
-    if (name := checkpoints.object_name(key, root="variables"))}
+    if (name := tensorflow_checkpoints.object_name(key, root="variables"))}
 
 
 def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:

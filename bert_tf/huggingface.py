@@ -1,0 +1,169 @@
+"""Hugging Face directories: `config.json` and the weights beside it."""
+
+from collections.abc import Callable
+import dataclasses
+import os
+import shutil
+import tempfile
+from typing import Any
+
+from absl import logging
+
+from bert_tf import files
+from bert_tf.config import BertConfig
+from bert_tf.config import InputError
+from bert_tf.config import read_json
+from bert_tf.config import require
+from bert_tf.model_source import ModelSource
+from bert_tf.model_source import Tensors
+from bert_tf.model_source import VOCAB_FILE
+from bert_tf.model_source import existing
+from bert_tf.model_source import require_weights
+from bert_tf.model_source import under_our_names
+from bert_tf.variable_names import huggingface_h5_name
+from bert_tf.variable_names import huggingface_name
+from bert_tf.variable_names import turn_huggingface
+from bert_tf.variable_names import turn_huggingface_h5
+
+_ACTIVATIONS = {
+  "gelu": "gelu_exact", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu",
+  "relu": "relu",
+}
+# What the encoder computes whatever these say otherwise: so they must agree.
+_REQUIRED = {
+  "model_type": "bert", "position_embedding_type": "absolute",
+  "is_decoder": False, "add_cross_attention": False,
+  "layer_norm_eps": 1e-12,
+}
+
+
+def huggingface_config(values: dict[str, Any]) -> BertConfig:
+  """The config of a Hugging Face `config.json`, where "gelu" is with erf."""
+  for key, needed in _REQUIRED.items():
+    require(
+        values.get(key, needed) == needed,
+        f"{key}: received {values.get(key)!r}; only {needed!r} is BERT as it "
+        "is built here.")
+  activation = values.get("hidden_act", "gelu")
+  require(
+      activation in _ACTIVATIONS,
+      f"hidden_act: received {activation!r}; must be one of "
+      f"{', '.join(_ACTIVATIONS)}.")
+  known = {field.name for field in dataclasses.fields(BertConfig)}
+  shape = {key: value for key, value in values.items() if key in known}
+  return BertConfig.from_dict(
+      {**shape, "hidden_act": _ACTIVATIONS[activation]})
+
+
+def _safe_open(path: str):
+  """The file, opened by safetensors, which reads local files alone.
+
+  A remote one is fetched into a temporary file. It can go at once: what was
+  mapped into memory stays.
+  """
+  try:
+    from safetensors import SafetensorError
+    from safetensors import safe_open
+  except ImportError:
+    raise InputError(
+        f"{path}: reading it needs safetensors; install it with "
+        "`pip install safetensors`.") from None
+  require_weights(path)
+  try:
+    if files.is_local(path):
+      return safe_open(path, framework="np")
+    logging.info("%s: is fetched (%d bytes).", path, files.size(path))
+    with tempfile.NamedTemporaryFile() as copy:
+      with files.open_file(path, "rb") as file:
+        shutil.copyfileobj(file, copy, 1 << 20)
+      copy.flush()
+      return safe_open(copy.name, framework="np")
+  except (SafetensorError, OSError) as error:
+    raise InputError(
+        f"{path}: cannot be read: {error}. Is the file whole?") from None
+
+
+def _open_safetensors(path: str) -> Tensors:
+  file = _safe_open(path)
+  shapes = {
+    key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+  return Tensors(shapes, file.get_tensor)
+
+
+def _open_shards(path: str) -> Tensors:
+  """The files that an index names, as one."""
+  index = read_json(path)
+  shard_of = index.get("weight_map") if isinstance(index, dict) else None
+  require(
+      isinstance(shard_of, dict) and bool(shard_of)
+      and all(os.path.basename(str(name)) == name
+              for name in shard_of.values()),
+      f"{path}: must hold an object weight_map, from each variable to the "
+      "name of a file beside it.")
+  directory = files.directory_of(path)
+  shards = {}
+  for name in sorted(set(shard_of.values())):
+    shard = os.path.join(directory, name)
+    require(
+        files.exists(shard), f"{shard}: missing, though {path} names it.")
+    shards[name] = _open_safetensors(shard)
+  missing = [key for key, name in shard_of.items()
+             if key not in shards[name].shapes]
+  require(
+      not missing,
+      f"{path}: names variables that are not in their files: "
+      f"{', '.join(missing)}.")
+  return Tensors(
+      {key: shards[name].shapes[key] for key, name in shard_of.items()},
+      lambda key: shards[shard_of[key]].read(key))
+
+
+def _open_h5(path: str) -> Tensors:
+  """Every array of an HDF5 file, by its path in there."""
+  import h5py
+  require_weights(path)
+  try:
+    file = h5py.File(files.open_file(path, "rb"), "r")
+    shapes = {}
+    file.visititems(
+        lambda name, item: shapes.update({name: item.shape})
+        if isinstance(item, h5py.Dataset) else None)
+  except (OSError, RuntimeError) as error:
+    raise InputError(
+        f"{path}: cannot be read: {error}. Is the file whole?") from None
+  return Tensors(shapes, lambda name: file[name][()])
+
+
+# The weights' file, what reads it, and how its variables become ours.
+_WEIGHTS: tuple[tuple[str, Callable, Callable, Callable], ...] = (
+  ("model.safetensors", _open_safetensors, huggingface_name, turn_huggingface),
+  ("model.safetensors.index.json", _open_shards, huggingface_name,
+   turn_huggingface),
+  ("tf_model.h5", _open_h5, huggingface_h5_name, turn_huggingface_h5),
+)
+
+
+def _open_weights(directory: str) -> tuple[str, Tensors]:
+  """The weights' file, and what it holds under the original's names."""
+  for name, open_tensors, name_of_key, turn in _WEIGHTS:
+    path = os.path.join(directory, name)
+    if files.exists(path):
+      return name, under_our_names(open_tensors(path), name_of_key, turn)
+  raise InputError(
+      f"{directory}: has a config.json, but no weights; expected one of "
+      f"{', '.join(row[0] for row in _WEIGHTS)}.")
+
+
+def open_huggingface(directory: str) -> ModelSource:
+  """A directory as `save_pretrained` of Transformers writes it."""
+  config_file = os.path.join(directory, "config.json")
+  try:
+    config = huggingface_config(read_json(config_file))
+  except InputError as error:
+    raise InputError(f"{config_file}: {error}") from None
+  name, tensors = _open_weights(directory)
+  return ModelSource(
+      path=directory, form=f"Hugging Face directory ({name})",
+      directory=directory, config=config,
+      vocab_file=existing(os.path.join(directory, VOCAB_FILE)),
+      shapes=tensors.shapes, read=tensors.read)

@@ -1,0 +1,165 @@
+"""TensorFlow's checkpoints: Google's, tf-models' and those in SavedModels."""
+
+from collections.abc import Callable
+import dataclasses
+import os
+from typing import Any
+
+from absl import logging
+import tensorflow as tf
+
+from bert_tf import files
+from bert_tf.config import BertConfig
+from bert_tf.config import InputError
+from bert_tf.config import require
+from bert_tf.model_source import CONFIG_FILE
+from bert_tf.model_source import ModelSource
+from bert_tf.model_source import Tensors
+from bert_tf.model_source import VOCAB_FILE
+from bert_tf.model_source import existing
+from bert_tf.model_source import require_weights
+from bert_tf.model_source import under_our_names
+from bert_tf.variable_names import tf_models_name
+from bert_tf.variable_names import turn_tf_models
+
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_TYPE_TABLE = "bert/embeddings/token_type_embeddings"
+
+
+def open_reader(prefix: str):
+  """What reads a TensorFlow checkpoint: its shapes, its tensors.
+
+  `tf.train.load_checkpoint` would first ask whether the prefix is a folder,
+  which not every file system answers well (`ram://` says yes).
+
+  Raises:
+    tf.errors.OpError: the files are not there, or not whole.
+  """
+  return tf.compat.v1.train.NewCheckpointReader(prefix)
+
+
+def _reason(error: Exception) -> str:
+  """What TensorFlow says, in one line."""
+  return " ".join(str(error).split()).removesuffix(".")
+
+
+def _open_checkpoint(prefix: str) -> Tensors:
+  """The variables of a checkpoint, under the names that stand there."""
+  for path in (prefix + ".index", *sorted(files.glob(prefix + ".data-*"))):
+    require_weights(path)
+  try:
+    reader = open_reader(prefix)
+  except tf.errors.OpError as error:
+    raise InputError(f"{prefix}: cannot be read as a checkpoint: "
+                     f"{_reason(error)}.") from None
+
+  def read(name):
+    try:
+      return reader.get_tensor(name)
+    except (tf.errors.OpError, IndexError) as error:
+      raise InputError(
+          f"{prefix}: {name} cannot be read: {_reason(error)}. Is the file "
+          "whole?") from None
+
+  shapes = reader.get_variable_to_shape_map()
+  return Tensors(
+      {name: tuple(shapes[name]) for name in sorted(shapes)}, read)
+
+
+def object_name(key: str, *, root: str) -> str | None:
+  """The variable that a key of an object-based checkpoint means.
+
+  Of those kept under the attribute `root`, or of all if it is ""; None of
+  others.
+
+  >>> object_name("w/a.Sb/.ATTRIBUTES/VARIABLE_VALUE", root="w")
+  'a/b'
+  """
+  prefix, suffix = root and f"{root}/", "/.ATTRIBUTES/VARIABLE_VALUE"
+  if not (key.startswith(prefix) and key.endswith(suffix)):
+    return None
+  return key[len(prefix):-len(suffix)].replace(".S", "/").replace("..", ".")
+
+
+def _objects(
+    tensors: Tensors, *, root: str,
+    rename: Callable[[str], str] = lambda name: name,
+    turn: Callable[[str, Any], Any] = lambda name, array: array
+) -> Tensors:
+  """The variables under `root` of an object-based checkpoint."""
+  shapes = {
+    key: shape for key, shape in tensors.shapes.items()
+    if object_name(key, root=root)}
+  return under_our_names(
+      Tensors(shapes, tensors.read),
+      lambda key: rename(object_name(key, root=root)), turn)
+
+
+def _config_in(directory: str) -> BertConfig | None:
+  path = existing(os.path.join(directory, CONFIG_FILE))
+  return BertConfig.from_json_file(path) if path else None
+
+
+def _tf_models_config(
+    config: BertConfig | None, tensors: Tensors
+) -> BertConfig | None:
+  """The config, with as many segment types as the table has.
+
+  The encoders of tf-models have 16 unless they are told otherwise, whatever
+  the `bert_config.json` beside them says.
+  """
+  table = tensors.shapes.get(_TYPE_TABLE)
+  if config is None or table is None or table[0] == config.type_vocab_size:
+    return config
+  logging.info(
+      "%s has %d rows, more than the type_vocab_size of %d: all are kept.",
+      _TYPE_TABLE, table[0], config.type_vocab_size)
+  return dataclasses.replace(config, type_vocab_size=table[0])
+
+
+def open_checkpoint(prefix: str) -> ModelSource:
+  """A checkpoint in the original's names, or an object-based of tf-models."""
+  directory = files.directory_of(prefix)
+  config, tensors = _config_in(directory), _open_checkpoint(prefix)
+  form = "checkpoint"
+  if _OBJECT_GRAPH in tensors.shapes:
+    form = "tf-models checkpoint"
+    tensors = _objects(
+        tensors, root="", rename=tf_models_name, turn=turn_tf_models)
+    require(
+        any(name.startswith("bert/encoder/") for name in tensors.shapes),
+        f"{prefix}: is an object-based checkpoint, but holds no encoder of "
+        "tf-models' BertPretrainerV2 (encoder/_transformer_layers/...).")
+    config = _tf_models_config(config, tensors)
+  return ModelSource(
+      path=prefix, form=form, directory=directory, config=config,
+      vocab_file=existing(os.path.join(directory, VOCAB_FILE)),
+      shapes=tensors.shapes, read=tensors.read)
+
+
+def open_saved_model(directory: str) -> ModelSource:
+  """A SavedModel that this project exported."""
+  tensors = _objects(
+      _open_checkpoint(os.path.join(directory, "variables", "variables")),
+      root="weights")
+  assets = os.path.join(directory, "assets")
+  config = _config_in(assets)
+  require(
+      bool(tensors.shapes) and config is not None,
+      f"{directory}: is a SavedModel, but not one that "
+      "tools/export_saved_model.py wrote.")
+  return ModelSource(
+      path=directory, form="SavedModel", directory=assets, config=config,
+      vocab_file=existing(os.path.join(assets, VOCAB_FILE)),
+      shapes=tensors.shapes, read=tensors.read)
+
+
+def write_checkpoint(prefix: str, values: dict[str, Any]) -> None:
+  """A name-based checkpoint: written beside its place, then renamed."""
+  temporary = f"{prefix}.tmp-{os.getpid()}"
+  tf.raw_ops.SaveV2(
+      prefix=temporary, tensor_names=list(values),
+      shape_and_slices=[""] * len(values),
+      tensors=[tf.convert_to_tensor(value) for value in values.values()])
+  for suffix in (".data-00000-of-00001", ".index"):
+    files.rename(temporary + suffix, prefix + suffix)

@@ -1,0 +1,133 @@
+"""Other projects' names of BERT's variables, and how their arrays lie.
+
+Each form has a function from its name to the original's, and one that turns
+an array (anything with `T` and `reshape`) as the original has it:
+
+  Hugging Face           matrices of dense layers are [out, in]
+  Hugging Face's, in h5  as the original's, but for those of the heads
+  tf-models              those of attention are split by heads
+
+Standard library only.
+"""
+
+from typing import Any
+
+# The next-sentence head of tf-models has a pooler of its own.
+POOLER = "bert/pooler/dense/"
+NEXT_SENTENCE_POOLER = "cls/seq_relationship/pooler/dense/"
+
+# In each table: theirs, ours. A row is applied to what the rows before it
+# left.
+_HUGGINGFACE_NAMES = (
+  ("cls.predictions.bias", "cls.predictions.output_bias"),
+  ("cls.seq_relationship.weight", "cls.seq_relationship.output_weights"),
+  ("cls.seq_relationship.bias", "cls.seq_relationship.output_bias"),
+  ("classifier.weight", "output_weights"),
+  ("classifier.bias", "output_bias"),
+  ("LayerNorm.weight", "LayerNorm.gamma"),
+  ("LayerNorm.bias", "LayerNorm.beta"),
+  ("embeddings.weight", "embeddings"),
+  ("encoder.layer.", "encoder.layer_"),
+)
+_HUGGINGFACE_H5_NAMES = (
+  ("mlm___cls/", "cls/"),
+  ("nsp___cls/", "cls/"),
+  ("cls/predictions/bias", "cls/predictions/output_bias"),
+  ("cls/seq_relationship/kernel", "cls/seq_relationship/output_weights"),
+  ("cls/seq_relationship/bias", "cls/seq_relationship/output_bias"),
+  ("classifier/kernel", "output_weights"),
+  ("classifier/bias", "output_bias"),
+  ("embeddings/weight", "embeddings"),
+  ("embeddings/embeddings", "embeddings"),
+  ("layer_._", "layer_"),
+)
+_TF_MODELS_NAMES = (
+  ("masked_lm/embedding_table", "bert/embeddings/word_embeddings"),
+  ("encoder/_embedding_layer/embeddings", "bert/embeddings/word_embeddings"),
+  ("encoder/_position_embedding_layer/embeddings",
+   "bert/embeddings/position_embeddings"),
+  ("encoder/_type_embedding_layer/embeddings",
+   "bert/embeddings/token_type_embeddings"),
+  ("encoder/_embedding_norm_layer/", "bert/embeddings/LayerNorm/"),
+  ("encoder/_pooler_layer/", POOLER),
+  ("encoder/_transformer_layers/", "bert/encoder/layer_"),
+  ("/_attention_layer/_query_dense/", "/attention/self/query/"),
+  ("/_attention_layer/_key_dense/", "/attention/self/key/"),
+  ("/_attention_layer/_value_dense/", "/attention/self/value/"),
+  ("/_attention_layer/_output_dense/", "/attention/output/dense/"),
+  ("/_attention_layer_norm/", "/attention/output/LayerNorm/"),
+  ("/_intermediate_dense/", "/intermediate/dense/"),
+  ("/_output_dense/", "/output/dense/"),
+  ("/_output_layer_norm/", "/output/LayerNorm/"),
+  ("masked_lm/dense/", "cls/predictions/transform/dense/"),
+  ("masked_lm/layer_norm/", "cls/predictions/transform/LayerNorm/"),
+  ("masked_lm/output_bias/bias", "cls/predictions/output_bias"),
+  ("next_sentence.pooler_dense/", NEXT_SENTENCE_POOLER),
+  ("model/classification_heads/0/out_proj/kernel",
+   "cls/seq_relationship/output_weights"),
+  ("model/classification_heads/0/out_proj/bias",
+   "cls/seq_relationship/output_bias"),
+)
+
+
+def _replaced(name: str, table: tuple[tuple[str, str], ...]) -> str:
+  for theirs, ours in table:
+    name = name.replace(theirs, ours)
+  return name
+
+
+def huggingface_name(name: str) -> str:
+  """The original's name of a Hugging Face variable.
+
+  >>> huggingface_name("encoder.layer.0.attention.self.query.weight")
+  'bert/encoder/layer_0/attention/self/query/kernel'
+  """
+  if name.startswith(("embeddings.", "encoder.", "pooler.")):
+    name = f"bert.{name}"
+  name = _replaced(name, _HUGGINGFACE_NAMES)
+  if name.endswith(".weight"):
+    name = name.removesuffix("weight") + "kernel"
+  return name.replace(".", "/")
+
+
+def turn_huggingface(name: str, array: Any) -> Any:
+  return array.T if name.endswith("/kernel") else array
+
+
+def huggingface_h5_name(name: str) -> str:
+  """The original's name of a variable in a `tf_model.h5`.
+
+  There it stands below its layer and the class of the model.
+
+  >>> huggingface_h5_name(
+  ...     "bert/tf_bert_model/bert/encoder/layer_._0/output/dense/kernel:0")
+  'bert/encoder/layer_0/output/dense/kernel'
+  """
+  name = name.split("/", 2)[-1].removesuffix(":0")
+  return _replaced(name, _HUGGINGFACE_H5_NAMES)
+
+
+def turn_huggingface_h5(name: str, array: Any) -> Any:
+  return array.T if name.endswith("output_weights") else array
+
+
+def tf_models_name(name: str) -> str:
+  """The original's name of a variable of tf-models' `BertPretrainerV2`.
+
+  >>> tf_models_name(
+  ...     "encoder/_transformer_layers/0/_attention_layer/_key_dense/bias")
+  'bert/encoder/layer_0/attention/self/key/bias'
+  """
+  return _replaced(name, _TF_MODELS_NAMES)
+
+
+def turn_tf_models(name: str, array: Any) -> Any:
+  """Joins the N heads of D: [H, N, D] to [H, H], [N, D] to [H]."""
+  if name.endswith("output_weights"):
+    return array.T
+  if name.endswith("attention/output/dense/kernel"):  # [N, D, H]
+    return array.reshape(-1, array.shape[-1])
+  if "/attention/self/" in name:
+    kept = array.shape[:1] if name.endswith("kernel") else ()
+    return array.reshape(*kept, -1)
+  return array
