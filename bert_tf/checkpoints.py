@@ -30,6 +30,7 @@ from bert_tf.config import write_json
 from bert_tf.config import write_text
 from bert_tf.heads import BertForPreTraining
 from bert_tf.huggingface import open_huggingface
+from bert_tf.huggingface import refuse_pickle
 from bert_tf.model_source import CONFIG_FILE
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import VOCAB_FILE
@@ -55,6 +56,7 @@ _FORMS = (
       os.path.join(directory, CHECKPOINT_PREFIX))),
   ("saved_model.pb", open_saved_model),
   ("config.json", open_huggingface),
+  ("pytorch_model.bin", refuse_pickle),
 )
 
 
@@ -85,8 +87,8 @@ def open_source(path: str) -> ModelSource:
   require(
       bool(versions),
       f"{path}: holds no model. Expected {CHECKPOINT_PREFIX}.index (a model "
-      "directory), config.json with model.safetensors (Hugging Face) or "
-      "saved_model.pb (an export).")
+      "directory), config.json with model.safetensors or tf_model.h5 (Hugging "
+      "Face) or saved_model.pb (an export).")
   return open_source(os.path.join(path, str(max(versions))))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import os
+import re
 import shutil
 import tempfile
 from typing import Any
@@ -35,15 +36,41 @@ _REQUIRED = {
   "is_decoder": False, "add_cross_attention": False,
   "layer_norm_eps": 1e-12,
 }
+# What those that users take for a BERT would need beside it.
+_OTHER_ARCHITECTURES = {
+  "albert": "an embedding table narrower than the layers, one block that all "
+            "layers share, and SentencePiece",
+  "camembert": "what RoBERTa needs, with SentencePiece",
+  "deberta": "attention that sees relative positions, and byte-level BPE",
+  "deberta-v2": "attention that sees relative positions, and SentencePiece",
+  "distilbert": "an encoder without segment embeddings and pooler, under "
+                "names of its own",
+  "electra": "a projection between embeddings and layers, and the head that "
+             "tells replaced pieces",
+  "mobilebert": "bottlenecks around each block, and stacks of feed-forward "
+                "layers",
+  "modernbert": "rotary positions, gated feed-forward layers without biases, "
+                "and byte-level BPE",
+  "mpnet": "buckets of relative positions, and positions that begin at 2",
+  "roberta": "positions that begin at 2, one segment type, byte-level BPE, "
+             "and no next-sentence head",
+  "xlm-roberta": "what RoBERTa needs, with SentencePiece",
+}
+
+
+def _need_of(key: str, value: Any) -> str:
+  is_known = key == "model_type" and value in _OTHER_ARCHITECTURES
+  return f" It would need {_OTHER_ARCHITECTURES[value]}." if is_known else ""
 
 
 def huggingface_config(values: dict[str, Any]) -> BertConfig:
   """The config of a Hugging Face `config.json`, where "gelu" is with erf."""
+  require(isinstance(values, dict), "must hold a JSON object.")
   for key, needed in _REQUIRED.items():
     require(
         values.get(key, needed) == needed,
         f"{key}: received {values.get(key)!r}; only {needed!r} is BERT as it "
-        "is built here.")
+        f"is built here.{_need_of(key, values.get(key))}")
   activation = values.get("hidden_act", "gelu")
   require(
       activation in _ACTIVATIONS,
@@ -149,9 +176,24 @@ def _open_weights(directory: str) -> tuple[str, Tensors]:
     path = os.path.join(directory, name)
     if files.exists(path):
       return name, under_our_names(open_tensors(path), name_of_key, turn)
+  if any(re.fullmatch(r"pytorch_model.*\.bin", name)
+         for name in files.list_directory(directory)):
+    refuse_pickle(directory)
   raise InputError(
       f"{directory}: has a config.json, but no weights; expected one of "
       f"{', '.join(row[0] for row in _WEIGHTS)}.")
+
+
+def refuse_pickle(directory: str) -> None:
+  """Raises `InputError`: a pickle is a program, and is not run here."""
+  raise InputError(
+      f"{directory}: has its weights in pytorch_model.bin alone, a pickle, "
+      "which is never read here, since reading one runs what it holds. Convert it in "
+      "that folder, where PyTorch and safetensors are installed: python -c "
+      "\"import glob, torch, safetensors.torch as s; s.save_file({k: "
+      "v.clone() for f in glob.glob('pytorch_model*.bin') for k, v in "
+      "torch.load(f, map_location='cpu', weights_only=True).items()}, "
+      "'model.safetensors', {'format': 'pt'})\"")
 
 
 def open_huggingface(directory: str) -> ModelSource:

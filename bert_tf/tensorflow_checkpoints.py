@@ -45,8 +45,10 @@ def _reason(error: Exception) -> str:
 
 def _open_checkpoint(prefix: str) -> Tensors:
   """The variables of a checkpoint, under the names that stand there."""
-  for path in (prefix + ".index", *sorted(files.glob(prefix + ".data-*"))):
-    require_weights(path)
+  directory, start = files.directory_of(prefix), os.path.basename(prefix)
+  for name in sorted(files.list_directory(directory or os.curdir)):
+    if name == f"{start}.index" or name.startswith(f"{start}.data-"):
+      require_weights(os.path.join(directory, name))
   try:
     reader = open_reader(prefix)
   except tf.errors.OpError as error:

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import pickle
+import re
 import shutil
 
 import numpy as np
@@ -239,6 +241,109 @@ def test_what_is_no_model_is_refused(tmp_path):
   index.write_bytes(b"not an index")
   with pytest.raises(InputError, match="cannot be read as a checkpoint"):
     checkpoints.open_source(str(tmp_path))
+
+
+# A form, and the file of its weights.
+WEIGHTS = [
+  ("google_checkpoint", "bert_model.ckpt.data-00000-of-00001"),
+  ("tf_models_checkpoint", "bert_model.ckpt.data-00000-of-00001"),
+  ("huggingface_checkpoint", "model.safetensors"),
+  ("huggingface_tf_checkpoint", "tf_model.h5"),
+]
+POINTER = (
+  "version https://git-lfs.github.com/spec/v1\n"
+  "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+  "\nsize 12345\n")
+
+
+def load_error(directory):
+  """What loading a directory says is wrong: one line."""
+  with pytest.raises(InputError) as error:
+    checkpoints.load_pretraining_model(str(directory))
+  assert "\n" not in str(error.value)
+  return str(error.value)
+
+
+@pytest.mark.parametrize("form, weights", WEIGHTS)
+def test_weights_that_are_not_whole_are_refused(
+    shared, tmp_path, form, weights):
+  shutil.copytree(shared / "golden" / form, tmp_path / form)
+  file = tmp_path / form / weights
+  content = file.read_bytes()
+  for size in (0, 100, len(content) // 2):
+    file.write_bytes(content[:size])
+    error = load_error(tmp_path / form)
+    assert error.startswith(str(tmp_path / form))
+    assert "cannot be read" in error and "Is the file whole?" in error
+
+
+@pytest.mark.parametrize("form, weights", [
+  *WEIGHTS, ("google_checkpoint", "bert_model.ckpt.index")])
+def test_a_git_lfs_pointer_is_told(shared, tmp_path, form, weights):
+  shutil.copytree(shared / "golden" / form, tmp_path / form)
+  (tmp_path / form / weights).write_text(POINTER)
+  error = load_error(tmp_path / form)
+  assert f"{tmp_path / form / weights}: is a git-lfs pointer" in error
+  assert "git lfs pull" in error
+
+
+class Trap:
+  """Unpickled, it writes a file."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("names, beside", [
+  (["pytorch_model.bin"], "config.json"),
+  (["pytorch_model.bin"], "bert_config.json"),
+  (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
+   "config.json")])
+def test_a_pickle_is_refused_and_not_run(tmp_path, names, beside):
+  (tmp_path / beside).write_text(json.dumps(CONFIG.to_dict()))
+  for name in names:
+    (tmp_path / name).write_bytes(pickle.dumps(Trap(tmp_path / "run")))
+  error = load_error(tmp_path)
+  assert "pytorch_model.bin alone" in error
+  assert not (tmp_path / "run").exists()
+  # The conversion is Python, of one line.
+  (program,) = re.findall('python -c "(.*)"$', error)
+  compile(program, "conversion", "exec")
+
+
+@pytest.mark.parametrize("key, theirs, shapes", [
+  ("vocab_size", 100, "word_embeddings: (99, 32) there, (100, 32) here"),
+  ("intermediate_size", 65, "kernel: (32, 64) there, (32, 65) here"),
+  ("num_hidden_layers", 4, "layer_3/output/dense/kernel: missing"),
+])
+@pytest.mark.parametrize("form, weights", WEIGHTS)
+def test_shapes_unlike_the_config_are_named(
+    shared, tmp_path, form, weights, key, theirs, shapes):
+  shutil.copytree(shared / "golden" / form, tmp_path / form)
+  (config_file,) = (tmp_path / form).glob("*config.json")
+  values = json.loads(config_file.read_text())
+  config_file.write_text(json.dumps({**values, key: theirs}))
+  assert shapes in load_error(tmp_path / form)
+
+
+@pytest.mark.parametrize("model_type, need", [
+  ("roberta", "positions that begin at 2"),
+  ("albert", "one block that all layers share"),
+  ("distilbert", "without segment embeddings and pooler"),
+  ("gpt2", ""),
+])
+def test_another_architecture_is_named_whatever_else_is_there(
+    tmp_path, model_type, need):
+  config_file = tmp_path / "config.json"
+  config_file.write_text(json.dumps({"model_type": model_type, "dim": 768}))
+  (tmp_path / "pytorch_model.bin").write_bytes(b"any")
+  error = load_error(tmp_path)
+  assert error.startswith(
+      f"{config_file}: model_type: received {model_type!r}")
+  assert need in error and ("It would need" in error) == bool(need)
 
 
 @pytest.mark.parametrize("key, value", [
