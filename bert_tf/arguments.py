@@ -18,6 +18,7 @@ def option(default: Any = dataclasses.MISSING, *, help: str, **metadata):
   """A dataclass field that becomes a flag; without a default, a required one.
 
   `choices=(...)` restricts the values; the flag and `check_options` obey it.
+  `positional=True` takes all that stands beside the flags, without a name.
   """
   return dataclasses.field(
       default=default, metadata={"help": help, **metadata})
@@ -430,3 +431,21 @@ class ExportConfig:
 
   def __post_init__(self):
     check_options(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectionConfig:
+  """Arguments of `tools/inspect_checkpoint.py`."""
+
+  model_dirs: tuple[str, ...] = option(
+      positional=True,
+      help="A checkpoint, or two to compare: whatever --init_checkpoint "
+           "takes.")
+  json: bool = option(False, help="Print JSON, for machines.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        len(self.model_dirs) in (1, 2),
+        f"received {len(self.model_dirs)} directories; give one, or two to "
+        "compare.")

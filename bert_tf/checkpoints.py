@@ -100,14 +100,25 @@ def checkpoint_names(model: keras.Model) -> dict[str, keras.Variable]:
   }
 
 
-def load_weights(
-    model: keras.Model, source: ModelSource, *, new: tuple[str, ...] = ()
-) -> None:
-  """Loads all variables of the model from a source, by name.
+def names_there(model: keras.Model, source: ModelSource) -> dict[str, str]:
+  """The source's name of each variable of the model, by the model's name.
 
   Where the next-sentence head has a pooler of its own, as that of tf-models,
   a model with a head takes that one, as tf-models does it in pretraining and
   in fine-tuning; an encoder alone takes the encoder's.
+  """
+  names = {name: name for name in checkpoint_names(model)}
+  if not isinstance(model, BertEncoder):
+    for name in names:
+      own = name.replace(POOLER, NEXT_SENTENCE_POOLER)
+      names[name] = own if own in source.shapes else name
+  return names
+
+
+def load_weights(
+    model: keras.Model, source: ModelSource, *, new: tuple[str, ...] = ()
+) -> None:
+  """Loads all variables of the model from a source, by `names_there`.
 
   Args:
     model: a built model.
@@ -117,13 +128,10 @@ def load_weights(
   Raises:
     InputError: variables are missing or have another shape; all are listed.
   """
+  names = names_there(model, source)
   wrong, fresh, loaded = [], [], []
   for name, variable in checkpoint_names(model).items():
-    there = name
-    if not isinstance(model, BertEncoder):
-      own = name.replace(POOLER, NEXT_SENTENCE_POOLER)
-      there = own if own in source.shapes else name
-    shape = source.shapes.get(there)
+    shape = source.shapes.get(names[name])
     if shape is None and name.startswith(new or ("\0",)):
       fresh.append(name)
     elif shape is None:
@@ -131,7 +139,7 @@ def load_weights(
     elif shape != tuple(variable.shape):
       wrong.append(f"{name}: {shape} there, {tuple(variable.shape)} here")
     else:
-      loaded.append((variable, there))
+      loaded.append((variable, names[name]))
   require(
       not wrong,
       f"{source.path}: does not fit the model: {'; '.join(wrong)}.")

@@ -49,10 +49,20 @@ def _value_type(annotation: Any) -> Any:
   return annotation
 
 
+def _split_fields(
+    config_class: type
+) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]:
+  """The fields that are flags, and the one (or none) that has no name there."""
+  flagged, positional = [], []
+  for field in dataclasses.fields(config_class):
+    (positional if "positional" in field.metadata else flagged).append(field)
+  return flagged, positional
+
+
 def define_flags(config_class: type) -> None:
   """One absl flag for each field of a dataclass, plus the obsolete ones."""
   hints = typing.get_type_hints(config_class)
-  for field in dataclasses.fields(config_class):
+  for field in _split_fields(config_class)[0]:
     is_required = field.default is dataclasses.MISSING
     default = None if is_required else field.default
     if isinstance(default, tuple):
@@ -72,14 +82,22 @@ def define_flags(config_class: type) -> None:
       define(name, None, "Obsolete: has no effect.", module_name=sys.argv[0])
 
 
-def config_from_flags(config_class: type) -> Any:
-  """The dataclass with the values of the parsed flags."""
+def config_from_flags(config_class: type, arguments: list[str]) -> Any:
+  """The dataclass with the values of the parsed flags.
+
+  Raises:
+    InputError: there are arguments beside them, and no field takes them.
+  """
   for name in _OBSOLETE_FLAGS:
     is_ours = name in {field.name for field in dataclasses.fields(config_class)}
     if not is_ours and flags.FLAGS[name].present:
       logging.warning("--%s has no effect in this program.", name)
-  values = {}
-  for field in dataclasses.fields(config_class):
+  flagged, positional = _split_fields(config_class)
+  if arguments and not positional:
+    raise InputError(
+        f"received {arguments[0]!r}, which is not a flag; see --help.")
+  values = {field.name: tuple(arguments) for field in positional}
+  for field in flagged:
     value = flags.FLAGS[field.name].value
     values[field.name] = tuple(value) if isinstance(value, list) else value
   return config_class(**values)
@@ -119,9 +137,6 @@ def run(config_class: type, main: Callable[[Any], Any], doc: str) -> None:
   define_flags(config_class)
 
   def call(argv):
-    if len(argv) > 1:
-      raise InputError(
-          f"received {argv[1]!r}, which is not a flag; see --help.")
-    main(config_from_flags(config_class))
+    main(config_from_flags(config_class, argv[1:]))
 
   run_program(call)

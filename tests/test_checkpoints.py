@@ -277,6 +277,17 @@ def test_weights_that_are_not_whole_are_refused(
     assert "cannot be read" in error and "Is the file whole?" in error
 
 
+@pytest.mark.parametrize("form, weights", WEIGHTS[:2])
+def test_a_damaged_byte_in_a_checkpoint_is_noticed(
+    shared, tmp_path, form, weights):
+  shutil.copytree(shared / "golden" / form, tmp_path / form)
+  file = tmp_path / form / weights
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 1
+  file.write_bytes(content)
+  assert "Checksum does not match" in load_error(tmp_path / form)
+
+
 @pytest.mark.parametrize("form, weights", [
   *WEIGHTS, ("google_checkpoint", "bert_model.ckpt.index")])
 def test_a_git_lfs_pointer_is_told(shared, tmp_path, form, weights):

@@ -66,7 +66,8 @@ def test_obsolete_flags_parse_and_warn(tmp_path):
 
 @pytest.mark.parametrize("script", [
   "run_pretraining.py", "run_finetuning.py", "tools/learn_vocabulary.py",
-  "tools/create_pretraining_data.py", "tools/export_saved_model.py"])
+  "tools/create_pretraining_data.py", "tools/export_saved_model.py",
+  "tools/inspect_checkpoint.py"])
 def test_help_says_what_a_program_does(script):
   result = subprocess.run(
       [sys.executable, str(REPOSITORY / script), "--help"],
@@ -74,6 +75,17 @@ def test_help_says_what_a_program_does(script):
   assert "flags:" in result.stdout
   # Without the wait for TensorFlow.
   assert "tensorflow" not in result.stderr.lower()
+
+
+@pytest.mark.parametrize("directories", [[], ["a", "b", "c"]])
+def test_what_has_no_flag_is_counted(directories):
+  result = subprocess.run(
+      [sys.executable, str(REPOSITORY / "tools" / "inspect_checkpoint.py"),
+       *directories], capture_output=True, text=True)
+  assert result.returncode == 1
+  assert result.stderr == (
+      f"inspect_checkpoint.py: error: received {len(directories)} "
+      "directories; give one, or two to compare.\n")
 
 
 # The flags of the original's README: they must parse.

@@ -26,7 +26,8 @@ FLOORS = (
    "distribution", "reporting", "monitoring"),
   ("model_source", "tensorflow_checkpoints", "huggingface", "checkpoints",
    "train_step", "training_state", "training"),
-  ("pretraining", "finetuning", "export", "tasks.classification", "tasks"),
+  ("inspection", "pretraining", "finetuning", "export",
+   "tasks.classification", "tasks"),
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]
