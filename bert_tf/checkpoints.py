@@ -11,8 +11,9 @@ like it:
   task.json              of a fine-tuned model: its task, labels, lengths
 
 `open_source` also takes a checkpoint's prefix, one of tf-models, a Hugging
-Face directory and a SavedModel that this project exported. Training state (optimizer, step) is
-kept elsewhere: see `training`. All of them may be remote, see `files`.
+Face directory and a SavedModel that this project exported. Training state
+(optimizer, step) is kept elsewhere: see `training`. All of them may be remote,
+see `files`.
 """
 
 import os
