@@ -449,3 +449,26 @@ class InspectionConfig:
         len(self.model_dirs) in (1, 2),
         f"received {len(self.model_dirs)} directories; give one, or two to "
         "compare.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConversionConfig:
+  """Arguments of `tools/convert_checkpoint.py`."""
+
+  input_dir: str = option(
+      help="The checkpoint: whatever --init_checkpoint takes.")
+  output_dir: str = option(
+      help="The folder to write, on this machine; it must be new or empty.")
+  to: str = option(
+      choices=("google", "huggingface", "keras"),
+      help="google: a model directory, as the original's. huggingface: "
+           "config.json and model.safetensors. keras: model.keras.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary. Not given: that of --input_dir, if it has "
+                 "one.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+
+  def __post_init__(self):
+    check_options(self)

@@ -17,6 +17,7 @@ see `files`.
 """
 
 import os
+import zipfile
 from typing import Any
 
 from absl import logging
@@ -36,7 +37,9 @@ from bert_tf.model_source import CONFIG_FILE
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import VOCAB_FILE
 from bert_tf.model_source import existing
+from bert_tf.model_source import require_weights
 from bert_tf.modeling import BertEncoder
+from bert_tf.modeling import BertModel
 from bert_tf.tensorflow_checkpoints import open_checkpoint
 from bert_tf.tensorflow_checkpoints import open_saved_model
 from bert_tf.tensorflow_checkpoints import write_checkpoint
@@ -47,9 +50,41 @@ from bert_tf.vocabulary_files import TOKENIZER_CONFIG
 
 TASK_FILE = "task.json"
 CHECKPOINT_PREFIX = "bert_model.ckpt"
+KERAS_FILE = "model.keras"
 
 # The classifier's variables stand at the root in the original's checkpoints.
 _CLASSIFIER_SCOPE = "classifier/"
+
+
+
+def checkpoint_names(model: keras.Model) -> dict[str, keras.Variable]:
+  """The model's variables under the names of the original's checkpoints."""
+  return {
+    variable.path.removeprefix(_CLASSIFIER_SCOPE): variable
+    for variable in model.weights
+  }
+
+
+def _open_keras(directory: str) -> ModelSource:
+  """A directory that `conversion` wrote, with a `.keras` file."""
+  path = os.path.join(directory, KERAS_FILE)
+  require_weights(path)
+  try:
+    model = keras.saving.load_model(path, compile=False)
+  except (OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    reason = " ".join(str(error).split())
+    raise InputError(
+        f"{path}: cannot be read: {reason}. Is the file whole?") from None
+  require(
+      isinstance(model, BertModel), f"{path}: is not a BERT of this project.")
+  variables = checkpoint_names(model)
+  return ModelSource(
+      path=directory, form=f"Keras file ({KERAS_FILE})", directory=directory,
+      config=model.config,
+      vocab_file=existing(os.path.join(directory, VOCAB_FILE)),
+      shapes={name: tuple(v.shape) for name, v in variables.items()},
+      read=lambda name: keras.ops.convert_to_numpy(variables[name]))
+
 
 # The file that shows what a directory is, and what opens it.
 _FORMS = (
@@ -57,6 +92,7 @@ _FORMS = (
       os.path.join(directory, CHECKPOINT_PREFIX))),
   ("saved_model.pb", open_saved_model),
   ("config.json", open_huggingface),
+  (KERAS_FILE, _open_keras),
   ("pytorch_model.bin", refuse_pickle),
 )
 
@@ -67,7 +103,8 @@ def open_source(path: str) -> ModelSource:
   Args:
     path: a checkpoint's prefix (`.../bert_model.ckpt`), a model directory,
       either with Google's or with tf-models' variables, a Hugging Face
-      directory, a SavedModel or a folder of its versions.
+      directory, one with a `.keras` file, a SavedModel or a folder of its
+      versions.
 
   Raises:
     InputError: nothing of the kind is there, or it cannot be read.
@@ -89,16 +126,8 @@ def open_source(path: str) -> ModelSource:
       bool(versions),
       f"{path}: holds no model. Expected {CHECKPOINT_PREFIX}.index (a model "
       "directory), config.json with model.safetensors or tf_model.h5 (Hugging "
-      "Face) or saved_model.pb (an export).")
+      f"Face), {KERAS_FILE} or saved_model.pb (an export).")
   return open_source(os.path.join(path, str(max(versions))))
-
-
-def checkpoint_names(model: keras.Model) -> dict[str, keras.Variable]:
-  """The model's variables under the names of the original's checkpoints."""
-  return {
-    variable.path.removeprefix(_CLASSIFIER_SCOPE): variable
-    for variable in model.weights
-  }
 
 
 def names_there(model: keras.Model, source: ModelSource) -> dict[str, str]:
@@ -235,7 +264,8 @@ def load_tokenizer(path: str) -> BertTokenizer:
   return find_tokenizer(source, config_of(source))
 
 
-def _write_tokenizer(directory: str, tokenizer: BertTokenizer) -> None:
+def write_tokenizer(directory: str, tokenizer: BertTokenizer) -> None:
+  """Writes the vocabulary and, beside it, its casing."""
   write_text(
       os.path.join(directory, VOCAB_FILE),
       "".join(f"{entry}\n" for entry in tokenizer.vocabulary))
@@ -268,7 +298,7 @@ def save_model_files(
 ) -> None:
   """Writes what stands beside the variables; the config is the last."""
   files.make_directories(directory)
-  _write_tokenizer(directory, tokenizer)
+  write_tokenizer(directory, tokenizer)
   if task is not None:
     write_json(os.path.join(directory, TASK_FILE), task)
   write_json(os.path.join(directory, CONFIG_FILE), config.to_dict())

@@ -1,6 +1,7 @@
 """Hugging Face directories: `config.json` and the weights beside it."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import os
 import re
@@ -9,6 +10,7 @@ import tempfile
 from typing import Any
 
 from absl import logging
+import numpy as np
 
 from bert_tf import files
 from bert_tf.config import BertConfig
@@ -23,12 +25,13 @@ from bert_tf.model_source import require_weights
 from bert_tf.model_source import under_our_names
 from bert_tf.variable_names import huggingface_h5_name
 from bert_tf.variable_names import huggingface_name
+from bert_tf.variable_names import to_huggingface_name
 from bert_tf.variable_names import turn_huggingface
 from bert_tf.variable_names import turn_huggingface_h5
 
 _ACTIVATIONS = {
   "gelu": "gelu_exact", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu",
-  "relu": "relu",
+  "relu": "relu", "tanh": "tanh", "linear": "linear",
 }
 # What the encoder computes whatever these say otherwise: so they must agree.
 _REQUIRED = {
@@ -80,6 +83,46 @@ def huggingface_config(values: dict[str, Any]) -> BertConfig:
   shape = {key: value for key, value in values.items() if key in known}
   return BertConfig.from_dict(
       {**shape, "hidden_act": _ACTIVATIONS[activation]})
+
+
+def to_huggingface_config(
+    config: BertConfig, *, architecture: str, labels: Sequence[str] = ()
+) -> dict[str, Any]:
+  """The `config.json` of a model, for a class of Transformers.
+
+  Raises:
+    InputError: Transformers has no such model.
+  """
+  require(
+      not config.is_causal,
+      f"attention: is {config.attention!r}, which no BERT of Hugging Face "
+      "computes in this way.")
+  theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}
+  return {
+    **config.to_dict(), **_REQUIRED, "architectures": [architecture],
+    "hidden_act": theirs[config.hidden_act], "pad_token_id": 0,
+    **({"id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)}}
+       if labels else {}),
+  }
+
+
+def write_safetensors(path: str, values: dict[str, np.ndarray]) -> None:
+  """Writes variables, given by the original's names, as PyTorch has them.
+
+  Raises:
+    InputError: safetensors is not installed.
+  """
+  try:
+    from safetensors.numpy import save_file
+  except ImportError:
+    raise InputError(
+        f"{path}: writing it needs safetensors; install it with "
+        "`pip install safetensors`.") from None
+  save_file({
+    to_huggingface_name(name):
+        np.ascontiguousarray(turn_huggingface(name, value))
+    for name, value in values.items()}, path, {"format": "pt"})
 
 
 def _safe_open(path: str):

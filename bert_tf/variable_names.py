@@ -29,6 +29,18 @@ _HUGGINGFACE_NAMES = (
   ("embeddings.weight", "embeddings"),
   ("encoder.layer.", "encoder.layer_"),
 )
+# How a name ends: ours, theirs. The first that matches counts.
+_TO_HUGGINGFACE_ENDS = (
+  ("/kernel", "/weight"),
+  ("LayerNorm/gamma", "LayerNorm/weight"),
+  ("LayerNorm/beta", "LayerNorm/bias"),
+  ("_embeddings", "_embeddings/weight"),
+  ("predictions/output_bias", "predictions/bias"),
+  ("seq_relationship/output_weights", "seq_relationship/weight"),
+  ("seq_relationship/output_bias", "seq_relationship/bias"),
+  ("output_weights", "classifier/weight"),
+  ("output_bias", "classifier/bias"),
+)
 _HUGGINGFACE_H5_NAMES = (
   ("mlm___cls/", "cls/"),
   ("nsp___cls/", "cls/"),
@@ -90,7 +102,21 @@ def huggingface_name(name: str) -> str:
   return name.replace(".", "/")
 
 
+def to_huggingface_name(name: str) -> str:
+  """The other way.
+
+  >>> to_huggingface_name("bert/encoder/layer_0/output/LayerNorm/gamma")
+  'bert.encoder.layer.0.output.LayerNorm.weight'
+  """
+  for ours, theirs in _TO_HUGGINGFACE_ENDS:
+    if name.endswith(ours):
+      name = name.removesuffix(ours) + theirs
+      break
+  return name.replace("encoder/layer_", "encoder/layer/").replace("/", ".")
+
+
 def turn_huggingface(name: str, array: Any) -> Any:
+  """Either way."""
   return array.T if name.endswith("/kernel") else array
 
 

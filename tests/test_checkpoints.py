@@ -383,7 +383,7 @@ def test_a_directory_left_half_written_has_no_config(tmp_path, monkeypatch):
   def fail(*_):
     raise OSError("No space left on device")
 
-  monkeypatch.setattr(checkpoints, "_write_tokenizer", fail)
+  monkeypatch.setattr(checkpoints, "write_tokenizer", fail)
   with pytest.raises(OSError):
     save(tmp_path, model)
   assert "bert_config.json" not in os.listdir(tmp_path)

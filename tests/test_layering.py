@@ -26,7 +26,7 @@ FLOORS = (
    "distribution", "reporting", "monitoring"),
   ("model_source", "tensorflow_checkpoints", "huggingface", "checkpoints",
    "train_step", "training_state", "training"),
-  ("inspection", "pretraining", "finetuning", "export",
+  ("inspection", "conversion", "pretraining", "finetuning", "export",
    "tasks.classification", "tasks"),
   ("command_line",),
 )

@@ -109,7 +109,7 @@ def test_a_model_directory_comes_back_equal(ram):
 
 def test_a_directory_left_half_written_has_no_config(ram, monkeypatch):
   save(ram)
-  monkeypatch.setattr(checkpoints, "_write_tokenizer", None)
+  monkeypatch.setattr(checkpoints, "write_tokenizer", None)
   with pytest.raises(TypeError):
     save(ram)
   assert "bert_config.json" not in tf.io.gfile.listdir(ram)

@@ -1,0 +1,181 @@
+"""From one form of checkpoint to another, equal to the bit in float32."""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import shutil
+from typing import Any
+
+from absl import logging
+import keras
+import numpy as np
+
+from bert_tf import checkpoints
+from bert_tf import files
+from bert_tf.arguments import ConversionConfig
+from bert_tf.config import BertConfig
+from bert_tf.config import require
+from bert_tf.config import write_json
+from bert_tf.heads import BertClassifier
+from bert_tf.heads import BertForPreTraining
+from bert_tf.huggingface import to_huggingface_config
+from bert_tf.huggingface import write_safetensors
+from bert_tf.model_source import CONFIG_FILE
+from bert_tf.model_source import ModelSource
+from bert_tf.modeling import BertEncoder
+from bert_tf.tensorflow_checkpoints import write_checkpoint
+
+# What a checkpoint may lack, and what it may have beside it.
+_MAY_BE_MISSING = ("bert/pooler/", "cls/")
+_CLASSIFIER = ("output_", "bilstm/")
+
+Values = dict[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def _new_directory(path: str) -> Iterator[str]:
+  """Yields a temporary folder, which becomes `path` if all went well."""
+  require(
+      files.is_local(path),
+      f"--output_dir: received {path!r}; it must be on this machine.")
+  path = os.path.normpath(path)
+  require(
+      not os.path.exists(path)
+      or os.path.isdir(path) and not os.listdir(path),
+      f"--output_dir: {path} is there already, and not an empty folder; give "
+      "a new one.")
+  temporary = f"{path}.tmp-{os.getpid()}"
+  os.makedirs(temporary)
+  try:
+    yield temporary
+    os.replace(temporary, path)
+  except BaseException:
+    shutil.rmtree(temporary, ignore_errors=True)
+    raise
+
+
+def read_values(source: ModelSource, config: BertConfig) -> Values:
+  """All variables of BERT in a source, float32, under the original's names.
+
+  Heads and the pooler where they are there. What else is there is left out,
+  and the log says so.
+
+  Raises:
+    InputError: variables are missing or have another shape.
+  """
+  model = BertForPreTraining(config)
+  checkpoints.load_weights(model, source, new=_MAY_BE_MISSING)
+  there = checkpoints.names_there(model, source)
+  values = {
+    name: keras.ops.convert_to_numpy(variable)
+    for name, variable in checkpoints.checkpoint_names(model).items()
+    if there[name] in source.shapes}
+  head = [name for name in source.shapes if name.startswith(_CLASSIFIER)]
+  values.update(
+      (name, np.asarray(source.read(name), np.float32)) for name in head)
+  left_out = sorted(
+      set(source.shapes) - {there[name] for name in values if name in there}
+      - set(head))
+  if left_out:
+    logging.info(
+        "Left out: %s.", ", ".join(left_out) if len(left_out) < 10 else
+        f"{len(left_out)} variables, {left_out[0]} the first")
+  return values
+
+
+def _write_google(
+    directory: str, values: Values, config: BertConfig,
+    task: dict[str, Any] | None
+) -> None:
+  if config.hidden_act == "gelu_exact":
+    logging.warning(
+        "hidden_act is gelu_exact, which this project reads and the original "
+        "code does not: its gelu is the approximation with tanh.")
+  write_checkpoint(
+      os.path.join(directory, checkpoints.CHECKPOINT_PREFIX), values)
+  write_json(os.path.join(directory, CONFIG_FILE), config.to_dict())
+
+
+def _write_huggingface(
+    directory: str, values: Values, config: BertConfig,
+    task: dict[str, Any] | None
+) -> None:
+  require(
+      not any(name.startswith("bilstm/") for name in values),
+      "The model has a head of LSTMs, for which Hugging Face has no class.")
+  if "output_weights" in values:
+    architecture = "BertForSequenceClassification"
+  elif "cls/seq_relationship/output_weights" in values:
+    architecture = "BertForPreTraining"
+  elif "cls/predictions/output_bias" in values:
+    architecture = "BertForMaskedLM"
+  else:
+    architecture = "BertModel"
+  labels = (task or {}).get("labels", ())
+  write_json(
+      os.path.join(directory, "config.json"),
+      to_huggingface_config(config, architecture=architecture, labels=labels))
+  write_safetensors(os.path.join(directory, "model.safetensors"), values)
+
+
+def _write_keras(
+    directory: str, values: Values, config: BertConfig,
+    task: dict[str, Any] | None
+) -> None:
+  if "output_weights" in values:
+    is_bilstm = any(name.startswith("bilstm/") for name in values)
+    model = BertClassifier(
+        config, num_classes=len(values["output_weights"]),
+        head="bilstm" if is_bilstm else "linear")
+  elif all(any(name.startswith(head) for name in values)
+           for head in ("cls/predictions/", "cls/seq_relationship/")):
+    model = BertForPreTraining(config)
+  else:
+    model = BertEncoder(config)
+  variables = checkpoints.checkpoint_names(model)
+  missing = sorted(set(variables) - set(values))
+  require(
+      not missing, f"--to=keras: a {type(model).__name__} needs "
+      f"{', '.join(missing)}, which are missing.")
+  unused = sorted(set(values) - set(variables))
+  if unused:
+    logging.warning(
+        "A %s has no place for %s.", type(model).__name__, ", ".join(unused))
+  for name, variable in variables.items():
+    variable.assign(values[name])
+  model.save(os.path.join(directory, checkpoints.KERAS_FILE))
+
+
+_WRITERS = {
+  "google": _write_google, "huggingface": _write_huggingface,
+  "keras": _write_keras,
+}
+
+
+def run(config: ConversionConfig) -> None:
+  """Converts a checkpoint, with what stands beside it.
+
+  The folder appears under its name when it is complete.
+
+  Raises:
+    InputError: the checkpoint cannot be read, the form has no such model, or
+      the folder is there already.
+  """
+  source = checkpoints.open_source(config.input_dir)
+  bert_config = checkpoints.config_of(source)
+  task = checkpoints.read_task(source)
+  tokenizer = None
+  if config.vocab_file or source.vocab_file:
+    tokenizer = checkpoints.find_tokenizer(
+        source, bert_config, vocab_file=config.vocab_file,
+        do_lower_case=config.do_lower_case)
+  else:
+    logging.warning("%s has no vocabulary: none is written.", source.path)
+  with _new_directory(config.output_dir) as directory:
+    if tokenizer:
+      checkpoints.write_tokenizer(directory, tokenizer)
+    if task:
+      write_json(os.path.join(directory, checkpoints.TASK_FILE), task)
+    _WRITERS[config.to](
+        directory, read_values(source, bert_config), bert_config, task)
+  logging.info("Wrote %s.", config.output_dir)
