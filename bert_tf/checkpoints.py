@@ -11,14 +11,14 @@ like it:
   task.json              of a fine-tuned model: its task, labels, lengths
 
 `open_source` also takes a checkpoint's prefix, one of tf-models, a Hugging
-Face directory and a SavedModel that this project exported. Training state
-(optimizer, step) is kept elsewhere: see `training`. All of them may be remote,
-see `files`.
+Face directory, a `.keras` file that `conversion` wrote and a SavedModel that
+`export` wrote. Training state (optimizer, step) is kept elsewhere: see
+`training`. All of them may be remote, see `files`.
 """
 
 import os
-import zipfile
 from typing import Any
+import zipfile
 
 from absl import logging
 import keras
@@ -54,7 +54,6 @@ KERAS_FILE = "model.keras"
 
 # The classifier's variables stand at the root in the original's checkpoints.
 _CLASSIFIER_SCOPE = "classifier/"
-
 
 
 def checkpoint_names(model: keras.Model) -> dict[str, keras.Variable]:

@@ -231,9 +231,9 @@ def refuse_pickle(directory: str) -> None:
   """Raises `InputError`: a pickle is a program, and is not run here."""
   raise InputError(
       f"{directory}: has its weights in pytorch_model.bin alone, a pickle, "
-      "which is never read here, since reading one runs what it holds. Convert "
-      "it in that folder, where PyTorch and safetensors are installed: python -c "
-      "\"import glob, torch, safetensors.torch as s; s.save_file({k: "
+      "which is never read here, since reading one runs what it holds. "
+      "Convert it in that folder, where PyTorch and safetensors are installed: "
+      "python -c \"import glob, torch, safetensors.torch as s; s.save_file({k: "
       "v.clone() for f in glob.glob('pytorch_model*.bin') for k, v in "
       "torch.load(f, map_location='cpu', weights_only=True).items()}, "
       "'model.safetensors', {'format': 'pt'})\"")

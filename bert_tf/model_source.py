@@ -6,7 +6,6 @@ original's names they are part of a `ModelSource`.
 
 from collections.abc import Callable
 import dataclasses
-import os
 from typing import NamedTuple
 
 import numpy as np

@@ -130,6 +130,16 @@ def test_the_vocabulary_beside_a_config_file_is_found(ram):
   assert tokenizer.do_lower_case is False
 
 
+@pytest.mark.parametrize(
+    "form", ["tf_models_checkpoint", "huggingface_tf_checkpoint"])
+def test_other_forms_are_read(shared, ram, form):
+  directory = shared / "golden" / form
+  copy_folder(directory, ram)
+  assert_equal_weights(
+      checkpoints.load_pretraining_model(str(directory)),
+      checkpoints.load_pretraining_model(ram))
+
+
 def test_a_hugging_face_directory_is_fetched(shared, ram):
   pytest.importorskip("safetensors")
   directory = shared / "golden" / "huggingface_checkpoint"
