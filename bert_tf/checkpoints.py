@@ -16,6 +16,7 @@ Face directory, a `.keras` file that `conversion` wrote and a SavedModel that
 `training`. All of them may be remote, see `files`.
 """
 
+from collections.abc import Iterable
 import os
 from typing import Any
 import zipfile
@@ -129,19 +130,51 @@ def open_source(path: str) -> ModelSource:
   return open_source(os.path.join(path, str(max(versions))))
 
 
-def names_there(model: keras.Model, source: ModelSource) -> dict[str, str]:
-  """The source's name of each variable of the model, by the model's name.
+def names_there(
+    names: Iterable[str], source: ModelSource, *, has_head: bool
+) -> dict[str, str]:
+  """The source's name of each variable of a model, by the model's name.
 
   Where the next-sentence head has a pooler of its own, as that of tf-models,
   a model with a head takes that one, as tf-models does it in pretraining and
   in fine-tuning; an encoder alone takes the encoder's.
   """
-  names = {name: name for name in checkpoint_names(model)}
-  if not isinstance(model, BertEncoder):
-    for name in names:
-      own = name.replace(POOLER, NEXT_SENTENCE_POOLER)
-      names[name] = own if own in source.shapes else name
-  return names
+  there = {name: name for name in names}
+  for name in there if has_head else ():
+    own = name.replace(POOLER, NEXT_SENTENCE_POOLER)
+    there[name] = own if own in source.shapes else name
+  return there
+
+
+def match(
+    shapes: dict[str, tuple[int, ...]], source: ModelSource, *,
+    has_head: bool, new: tuple[str, ...] = ()
+) -> dict[str, str]:
+  """`names_there` of what a model takes from a source.
+
+  Args:
+    shapes: of the model's variables, by name.
+    source: where the values are.
+    has_head: whether there is more than an encoder.
+    new: prefixes of names that may be missing there; then they are left out.
+
+  Raises:
+    InputError: variables are missing or have another shape; all are listed.
+  """
+  wrong, found = [], {}
+  for name, there in names_there(shapes, source, has_head=has_head).items():
+    shape = source.shapes.get(there)
+    if shape is None:
+      if not name.startswith(new or ("\0",)):
+        wrong.append(f"{name}: missing")
+    elif shape != shapes[name]:
+      wrong.append(f"{name}: {shape} there, {shapes[name]} here")
+    else:
+      found[name] = there
+  require(
+      not wrong,
+      f"{source.path}: does not fit the model: {'; '.join(wrong)}.")
+  return found
 
 
 def load_weights(
@@ -157,26 +190,16 @@ def load_weights(
   Raises:
     InputError: variables are missing or have another shape; all are listed.
   """
-  names = names_there(model, source)
-  wrong, fresh, loaded = [], [], []
-  for name, variable in checkpoint_names(model).items():
-    shape = source.shapes.get(names[name])
-    if shape is None and name.startswith(new or ("\0",)):
-      fresh.append(name)
-    elif shape is None:
-      wrong.append(f"{name}: missing")
-    elif shape != tuple(variable.shape):
-      wrong.append(f"{name}: {shape} there, {tuple(variable.shape)} here")
-    else:
-      loaded.append((variable, names[name]))
-  require(
-      not wrong,
-      f"{source.path}: does not fit the model: {'; '.join(wrong)}.")
-  for variable, there in loaded:
-    variable.assign(source.read(there))
+  variables = checkpoint_names(model)
+  found = match(
+      {name: tuple(variable.shape) for name, variable in variables.items()},
+      source, has_head=not isinstance(model, BertEncoder), new=new)
+  for name, there in found.items():
+    variables[name].assign(source.read(there))
   logging.info(
-      "Loaded %d variables from the %s %s.", len(loaded), source.form,
+      "Loaded %d variables from the %s %s.", len(found), source.form,
       source.path)
+  fresh = [name for name in variables if name not in found]
   if fresh:
     logging.info("Not there, so initialized: %s.", ", ".join(fresh))
 
@@ -316,8 +339,8 @@ def save_model(
   config_file = os.path.join(directory, CONFIG_FILE)
   if files.exists(config_file):
     files.remove(config_file)
+  variables = checkpoint_names(model)
   write_checkpoint(
-      os.path.join(directory, CHECKPOINT_PREFIX),
-      {name: variable.value
-       for name, variable in checkpoint_names(model).items()})
+      os.path.join(directory, CHECKPOINT_PREFIX), list(variables),
+      lambda name: variables[name].value)
   save_model_files(directory, model.config, tokenizer, task=task)

@@ -1,13 +1,14 @@
 """From one form of checkpoint to another, equal to the bit in float32."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import os
 import shutil
 from typing import Any
 
 from absl import logging
-import keras
 import numpy as np
 
 from bert_tf import checkpoints
@@ -22,14 +23,22 @@ from bert_tf.huggingface import to_huggingface_config
 from bert_tf.huggingface import write_safetensors
 from bert_tf.model_source import CONFIG_FILE
 from bert_tf.model_source import ModelSource
+from bert_tf.model_source import Tensors
 from bert_tf.modeling import BertEncoder
+from bert_tf.modeling import BertModel
 from bert_tf.tensorflow_checkpoints import write_checkpoint
 
 # What a checkpoint may lack, and what it may have beside it.
 _MAY_BE_MISSING = ("bert/pooler/", "cls/")
 _CLASSIFIER = ("output_", "bilstm/")
 
-Values = dict[str, np.ndarray]
+# What shows the class of Hugging Face, the first that is there.
+_ARCHITECTURES = (
+  ("output_weights", "BertForSequenceClassification"),
+  ("cls/seq_relationship/output_weights", "BertForPreTraining"),
+  ("cls/predictions/output_bias", "BertForMaskedLM"),
+  ("bert/embeddings/word_embeddings", "BertModel"),
+)
 
 
 @contextlib.contextmanager
@@ -54,7 +63,19 @@ def _new_directory(path: str) -> Iterator[str]:
     raise
 
 
-def read_values(source: ModelSource, config: BertConfig) -> Values:
+def _shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+  """The shapes of a model for pretraining, without making all of it."""
+  model = BertForPreTraining(
+      dataclasses.replace(config, num_hidden_layers=1))
+  shapes = {}
+  for name, variable in checkpoints.checkpoint_names(model).items():
+    blocks = config.num_hidden_layers if "/layer_0/" in name else 1
+    for i in range(blocks):
+      shapes[name.replace("/layer_0/", f"/layer_{i}/")] = tuple(variable.shape)
+  return shapes
+
+
+def bert_tensors(source: ModelSource, config: BertConfig) -> Tensors:
   """All variables of BERT in a source, float32, under the original's names.
 
   Heads and the pooler where they are there. What else is there is left out,
@@ -63,28 +84,22 @@ def read_values(source: ModelSource, config: BertConfig) -> Values:
   Raises:
     InputError: variables are missing or have another shape.
   """
-  model = BertForPreTraining(config)
-  checkpoints.load_weights(model, source, new=_MAY_BE_MISSING)
-  there = checkpoints.names_there(model, source)
-  values = {
-    name: keras.ops.convert_to_numpy(variable)
-    for name, variable in checkpoints.checkpoint_names(model).items()
-    if there[name] in source.shapes}
-  head = [name for name in source.shapes if name.startswith(_CLASSIFIER)]
-  values.update(
-      (name, np.asarray(source.read(name), np.float32)) for name in head)
-  left_out = sorted(
-      set(source.shapes) - {there[name] for name in values if name in there}
-      - set(head))
+  there = checkpoints.match(
+      _shapes(config), source, has_head=True, new=_MAY_BE_MISSING)
+  there.update(
+      (name, name) for name in source.shapes if name.startswith(_CLASSIFIER))
+  left_out = sorted(set(source.shapes) - set(there.values()))
   if left_out:
     logging.info(
         "Left out: %s.", ", ".join(left_out) if len(left_out) < 10 else
         f"{len(left_out)} variables, {left_out[0]} the first")
-  return values
+  return Tensors(
+      {name: source.shapes[key] for name, key in there.items()},
+      lambda name: np.asarray(source.read(there[name]), np.float32))
 
 
 def _write_google(
-    directory: str, values: Values, config: BertConfig,
+    directory: str, tensors: Tensors, config: BertConfig,
     task: dict[str, Any] | None
 ) -> None:
   if config.hidden_act == "gelu_exact":
@@ -92,57 +107,58 @@ def _write_google(
         "hidden_act is gelu_exact, which this project reads and the original "
         "code does not: its gelu is the approximation with tanh.")
   write_checkpoint(
-      os.path.join(directory, checkpoints.CHECKPOINT_PREFIX), values)
+      os.path.join(directory, checkpoints.CHECKPOINT_PREFIX),
+      sorted(tensors.shapes), tensors.read)
   write_json(os.path.join(directory, CONFIG_FILE), config.to_dict())
 
 
 def _write_huggingface(
-    directory: str, values: Values, config: BertConfig,
+    directory: str, tensors: Tensors, config: BertConfig,
     task: dict[str, Any] | None
 ) -> None:
   require(
-      not any(name.startswith("bilstm/") for name in values),
+      not any(name.startswith("bilstm/") for name in tensors.shapes),
       "The model has a head of LSTMs, for which Hugging Face has no class.")
-  if "output_weights" in values:
-    architecture = "BertForSequenceClassification"
-  elif "cls/seq_relationship/output_weights" in values:
-    architecture = "BertForPreTraining"
-  elif "cls/predictions/output_bias" in values:
-    architecture = "BertForMaskedLM"
-  else:
-    architecture = "BertModel"
+  architecture = next(
+      name for variable, name in _ARCHITECTURES if variable in tensors.shapes)
   labels = (task or {}).get("labels", ())
   write_json(
       os.path.join(directory, "config.json"),
       to_huggingface_config(config, architecture=architecture, labels=labels))
-  write_safetensors(os.path.join(directory, "model.safetensors"), values)
+  write_safetensors(os.path.join(directory, "model.safetensors"), tensors)
+
+
+def _model_of(
+    names: Iterable[str], config: BertConfig, num_classes: int | None
+) -> BertModel:
+  """An untrained model that has these variables."""
+  if num_classes:
+    is_bilstm = any(name.startswith("bilstm/") for name in names)
+    return BertClassifier(
+        config, num_classes=num_classes,
+        head="bilstm" if is_bilstm else "linear")
+  has_heads = all(any(name.startswith(head) for name in names)
+                  for head in ("cls/predictions/", "cls/seq_relationship/"))
+  return BertForPreTraining(config) if has_heads else BertEncoder(config)
 
 
 def _write_keras(
-    directory: str, values: Values, config: BertConfig,
+    directory: str, tensors: Tensors, config: BertConfig,
     task: dict[str, Any] | None
 ) -> None:
-  if "output_weights" in values:
-    is_bilstm = any(name.startswith("bilstm/") for name in values)
-    model = BertClassifier(
-        config, num_classes=len(values["output_weights"]),
-        head="bilstm" if is_bilstm else "linear")
-  elif all(any(name.startswith(head) for name in values)
-           for head in ("cls/predictions/", "cls/seq_relationship/")):
-    model = BertForPreTraining(config)
-  else:
-    model = BertEncoder(config)
+  num_classes, *_ = tensors.shapes.get("output_weights", (None,))
+  model = _model_of(tensors.shapes, config, num_classes)
   variables = checkpoints.checkpoint_names(model)
-  missing = sorted(set(variables) - set(values))
+  missing = sorted(set(variables) - set(tensors.shapes))
   require(
       not missing, f"--to=keras: a {type(model).__name__} needs "
       f"{', '.join(missing)}, which are missing.")
-  unused = sorted(set(values) - set(variables))
+  unused = sorted(set(tensors.shapes) - set(variables))
   if unused:
     logging.warning(
         "A %s has no place for %s.", type(model).__name__, ", ".join(unused))
   for name, variable in variables.items():
-    variable.assign(values[name])
+    variable.assign(tensors.read(name))
   model.save(os.path.join(directory, checkpoints.KERAS_FILE))
 
 
@@ -177,5 +193,5 @@ def run(config: ConversionConfig) -> None:
     if task:
       write_json(os.path.join(directory, checkpoints.TASK_FILE), task)
     _WRITERS[config.to](
-        directory, read_values(source, bert_config), bert_config, task)
+        directory, bert_tensors(source, bert_config), bert_config, task)
   logging.info("Wrote %s.", config.output_dir)

@@ -107,8 +107,8 @@ def to_huggingface_config(
   }
 
 
-def write_safetensors(path: str, values: dict[str, np.ndarray]) -> None:
-  """Writes variables, given by the original's names, as PyTorch has them.
+def write_safetensors(path: str, tensors: Tensors) -> None:
+  """Writes float32 variables of the original's names, as PyTorch has them.
 
   Raises:
     InputError: safetensors is not installed.
@@ -119,10 +119,11 @@ def write_safetensors(path: str, values: dict[str, np.ndarray]) -> None:
     raise InputError(
         f"{path}: writing it needs safetensors; install it with "
         "`pip install safetensors`.") from None
+
   save_file({
     to_huggingface_name(name):
-        np.ascontiguousarray(turn_huggingface(name, value))
-    for name, value in values.items()}, path, {"format": "pt"})
+        np.ascontiguousarray(turn_huggingface(name, tensors.read(name)))
+    for name in tensors.shapes}, path, {"format": "pt"})
 
 
 def _safe_open(path: str):

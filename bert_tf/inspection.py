@@ -84,8 +84,10 @@ def _describe_fit(source: ModelSource) -> dict[str, Any]:
     return {"loads": {"encoder": failure}, "missing": [], "extra": []}
   model = BertForPreTraining(source.config)
   needed = {
-    name for part in (model.encoder, model)
-    for name in checkpoints.names_there(part, source).values()}
+    name for part, has_head in ((model.encoder, False), (model, True))
+    for name in checkpoints.names_there(
+        checkpoints.checkpoint_names(part), source,
+        has_head=has_head).values()}
   present = set(source.shapes)
   return {
     "loads": {

@@ -1,6 +1,7 @@
 """TensorFlow's checkpoints: Google's, tf-models' and those in SavedModels."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import os
 from typing import Any
@@ -156,12 +157,20 @@ def open_saved_model(directory: str) -> ModelSource:
       shapes=tensors.shapes, read=tensors.read)
 
 
-def write_checkpoint(prefix: str, values: dict[str, Any]) -> None:
-  """A name-based checkpoint: written beside its place, then renamed."""
+def write_checkpoint(
+    prefix: str, names: Sequence[str], read: Callable[[str], Any]
+) -> None:
+  """A name-based checkpoint: written beside its place, then renamed.
+
+  Args:
+    prefix: the path of its files, without what these add.
+    names: of the variables.
+    read: gives a variable's value.
+  """
   temporary = f"{prefix}.tmp-{os.getpid()}"
   tf.raw_ops.SaveV2(
-      prefix=temporary, tensor_names=list(values),
-      shape_and_slices=[""] * len(values),
-      tensors=[tf.convert_to_tensor(value) for value in values.values()])
+      prefix=temporary, tensor_names=list(names),
+      shape_and_slices=[""] * len(names),
+      tensors=[tf.convert_to_tensor(read(name)) for name in names])
   for suffix in (".data-00000-of-00001", ".index"):
     files.rename(temporary + suffix, prefix + suffix)
