@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import os
 import shutil
 from typing import Any
@@ -27,6 +26,7 @@ from bert_tf.model_source import Tensors
 from bert_tf.modeling import BertEncoder
 from bert_tf.modeling import BertModel
 from bert_tf.tensorflow_checkpoints import write_checkpoint
+from bert_tf.variable_names import variable_shapes
 
 # What a checkpoint may lack, and what it may have beside it.
 _MAY_BE_MISSING = ("bert/pooler/", "cls/")
@@ -63,18 +63,6 @@ def _new_directory(path: str) -> Iterator[str]:
     raise
 
 
-def _shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-  """The shapes of a model for pretraining, without making all of it."""
-  model = BertForPreTraining(
-      dataclasses.replace(config, num_hidden_layers=1))
-  shapes = {}
-  for name, variable in checkpoints.checkpoint_names(model).items():
-    blocks = config.num_hidden_layers if "/layer_0/" in name else 1
-    for i in range(blocks):
-      shapes[name.replace("/layer_0/", f"/layer_{i}/")] = tuple(variable.shape)
-  return shapes
-
-
 def bert_tensors(source: ModelSource, config: BertConfig) -> Tensors:
   """All variables of BERT in a source, float32, under the original's names.
 
@@ -85,7 +73,7 @@ def bert_tensors(source: ModelSource, config: BertConfig) -> Tensors:
     InputError: variables are missing or have another shape.
   """
   there = checkpoints.match(
-      _shapes(config), source, has_head=True, new=_MAY_BE_MISSING)
+      variable_shapes(config), source, has_head=True, new=_MAY_BE_MISSING)
   there.update(
       (name, name) for name in source.shapes if name.startswith(_CLASSIFIER))
   left_out = sorted(set(source.shapes) - set(there.values()))

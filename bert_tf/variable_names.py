@@ -1,4 +1,4 @@
-"""Other projects' names of BERT's variables, and how their arrays lie.
+"""BERT's variables: the original's names and shapes, and those of others.
 
 Each form has a function from its name to the original's, and one that turns
 an array (anything with `T` and `reshape`) as the original has it:
@@ -11,6 +11,8 @@ Standard library only.
 """
 
 from typing import Any
+
+from bert_tf.config import BertConfig
 
 # The next-sentence head of tf-models has a pooler of its own.
 POOLER = "bert/pooler/dense/"
@@ -80,6 +82,49 @@ _TF_MODELS_NAMES = (
   ("model/classification_heads/0/out_proj/bias",
    "cls/seq_relationship/output_bias"),
 )
+
+
+def _dense(path: str, width: int, outputs: int) -> dict[str, tuple[int, ...]]:
+  return {f"{path}/kernel": (width, outputs), f"{path}/bias": (outputs,)}
+
+
+def _norm(path: str, width: int) -> dict[str, tuple[int, ...]]:
+  return {f"{path}/LayerNorm/{name}": (width,) for name in ("gamma", "beta")}
+
+
+def variable_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+  """The shapes of a model for pretraining, by the original's names.
+
+  As the variables themselves would tell, which take gigabytes to make.
+
+  >>> variable_shapes(BertConfig(vocab_size=9))["cls/predictions/output_bias"]
+  (9,)
+  """
+  hidden, inner = config.hidden_size, config.intermediate_size
+  shapes = {
+    "bert/embeddings/word_embeddings": (config.vocab_size, hidden),
+    "bert/embeddings/token_type_embeddings": (config.type_vocab_size, hidden),
+    "bert/embeddings/position_embeddings":
+        (config.max_position_embeddings, hidden),
+    **_norm("bert/embeddings", hidden),
+  }
+  for i in range(config.num_hidden_layers):
+    block = f"bert/encoder/layer_{i}"
+    for part in ("self/query", "self/key", "self/value", "output/dense"):
+      shapes.update(_dense(f"{block}/attention/{part}", hidden, hidden))
+    shapes.update(_norm(f"{block}/attention/output", hidden))
+    shapes.update(_dense(f"{block}/intermediate/dense", hidden, inner))
+    shapes.update(_dense(f"{block}/output/dense", inner, hidden))
+    shapes.update(_norm(f"{block}/output", hidden))
+  return {
+    **shapes,
+    **_dense("bert/pooler/dense", hidden, hidden),
+    **_dense("cls/predictions/transform/dense", hidden, hidden),
+    **_norm("cls/predictions/transform", hidden),
+    "cls/predictions/output_bias": (config.vocab_size,),
+    "cls/seq_relationship/output_weights": (2, hidden),
+    "cls/seq_relationship/output_bias": (2,),
+  }
 
 
 def _replaced(name: str, table: tuple[tuple[str, str], ...]) -> str:

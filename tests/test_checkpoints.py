@@ -18,6 +18,7 @@ from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
 from bert_tf.tokenization import BertTokenizer
+from bert_tf.variable_names import variable_shapes
 
 INDEX = "model.safetensors.index.json"
 INPUTS = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
@@ -171,6 +172,7 @@ def test_names_and_shapes_are_those_of_released_checkpoints(shared, release):
     name: tuple(variable.shape)
     for name, variable in checkpoints.checkpoint_names(
         BertForPreTraining(config)).items()}
+  assert ours == variable_shapes(config)
   # Some releases have no pooler and no next-sentence head.
   without = {n for n in ours if n.startswith(("bert/pooler", "cls/seq"))}
   assert released == {n: ours[n] for n in released}
