@@ -168,9 +168,14 @@ def write_checkpoint(
     read: gives a variable's value.
   """
   temporary = f"{prefix}.tmp-{os.getpid()}"
+  tensors = []
+  for name in names:
+    tensors.append(tf.convert_to_tensor(read(name)))
+    # TensorFlow lets go of an array that it has copied when it is next asked
+    # for a value: without this there would be two of each.
+    tf.zeros(()).numpy()
   tf.raw_ops.SaveV2(
       prefix=temporary, tensor_names=list(names),
-      shape_and_slices=[""] * len(names),
-      tensors=[tf.convert_to_tensor(read(name)) for name in names])
+      shape_and_slices=[""] * len(names), tensors=tensors)
   for suffix in (".data-00000-of-00001", ".index"):
     files.rename(temporary + suffix, prefix + suffix)
