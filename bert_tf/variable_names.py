@@ -10,6 +10,7 @@ an array (anything with `T` and `reshape`) as the original has it:
 Standard library only.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from bert_tf.config import BertConfig
@@ -28,20 +29,8 @@ _HUGGINGFACE_NAMES = (
   ("classifier.bias", "output_bias"),
   ("LayerNorm.weight", "LayerNorm.gamma"),
   ("LayerNorm.bias", "LayerNorm.beta"),
-  ("embeddings.weight", "embeddings"),
+  ("_embeddings.weight", "_embeddings"),
   ("encoder.layer.", "encoder.layer_"),
-)
-# How a name ends: ours, theirs. The first that matches counts.
-_TO_HUGGINGFACE_ENDS = (
-  ("/kernel", "/weight"),
-  ("LayerNorm/gamma", "LayerNorm/weight"),
-  ("LayerNorm/beta", "LayerNorm/bias"),
-  ("_embeddings", "_embeddings/weight"),
-  ("predictions/output_bias", "predictions/bias"),
-  ("seq_relationship/output_weights", "seq_relationship/weight"),
-  ("seq_relationship/output_bias", "seq_relationship/bias"),
-  ("output_weights", "classifier/weight"),
-  ("output_bias", "classifier/bias"),
 )
 _HUGGINGFACE_H5_NAMES = (
   ("mlm___cls/", "cls/"),
@@ -127,9 +116,9 @@ def variable_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
   }
 
 
-def _replaced(name: str, table: tuple[tuple[str, str], ...]) -> str:
-  for theirs, ours in table:
-    name = name.replace(theirs, ours)
+def _replaced(name: str, table: Iterable[tuple[str, str]]) -> str:
+  for old, new in table:
+    name = name.replace(old, new)
   return name
 
 
@@ -153,11 +142,11 @@ def to_huggingface_name(name: str) -> str:
   >>> to_huggingface_name("bert/encoder/layer_0/output/LayerNorm/gamma")
   'bert.encoder.layer.0.output.LayerNorm.weight'
   """
-  for ours, theirs in _TO_HUGGINGFACE_ENDS:
-    if name.endswith(ours):
-      name = name.removesuffix(ours) + theirs
-      break
-  return name.replace("encoder/layer_", "encoder/layer/").replace("/", ".")
+  name = name.replace("/", ".")
+  if name.endswith(".kernel"):
+    name = name.removesuffix("kernel") + "weight"
+  return _replaced(
+      name, ((ours, theirs) for theirs, ours in _HUGGINGFACE_NAMES))
 
 
 def turn_huggingface(name: str, array: Any) -> Any:
@@ -179,6 +168,7 @@ def huggingface_h5_name(name: str) -> str:
 
 
 def turn_huggingface_h5(name: str, array: Any) -> Any:
+  """The heads' matrices stand the other way there."""
   return array.T if name.endswith("output_weights") else array
 
 
