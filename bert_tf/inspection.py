@@ -10,8 +10,8 @@ import numpy as np
 from bert_tf import checkpoints
 from bert_tf.arguments import InspectionConfig
 from bert_tf.config import InputError
-from bert_tf.heads import BertForPreTraining
 from bert_tf.model_source import ModelSource
+from bert_tf.variable_names import variable_shapes
 
 # The parts of a model by their variables, the first that matches.
 _PARTS = (
@@ -24,6 +24,7 @@ _PARTS = (
   ("classifier", "output_(weights|bias)|bilstm/.*"),
 )
 _MOST_SHOWN = 5
+_NOT_FINITE = "holds values that are not finite"
 
 
 def part_of(name: str) -> str:
@@ -64,7 +65,7 @@ def _describe_variable(source: ModelSource, name: str) -> dict[str, Any]:
   except InputError as error:
     return {**row, "error": str(error)}
   if not np.isfinite(norm):
-    return {**row, "error": "holds values that are not finite"}
+    return {**row, "error": _NOT_FINITE}
   return {**row, "norm": norm}
 
 
@@ -77,27 +78,47 @@ def _failure(call: Callable[[], Any]) -> str | None:
   return None
 
 
-def _describe_fit(source: ModelSource) -> dict[str, Any]:
-  """How the variables fit the models that the config asks for."""
+def _why_not(
+    shapes: dict[str, tuple[int, ...]], source: ModelSource, *,
+    has_head: bool, unreadable: dict[str, str]
+) -> str | None:
+  """Why a model of these variables does not load, or None if it does."""
+  try:
+    found = checkpoints.match(shapes, source, has_head=has_head)
+  except InputError as error:
+    return str(error)
+  return next((unreadable[name] for name in found.values()
+               if name in unreadable), None)
+
+
+def _describe_fit(
+    source: ModelSource, unreadable: dict[str, str]
+) -> dict[str, Any]:
+  """How the variables fit the models that the config asks for.
+
+  Args:
+    source: the checkpoint.
+    unreadable: what is wrong with those of its variables that gave an error
+      when they were read.
+  """
   failure = _failure(lambda: checkpoints.config_of(source))
   if failure:
     return {"loads": {"encoder": failure}, "missing": [], "extra": []}
-  model = BertForPreTraining(source.config)
-  needed = {
-    name for part, has_head in ((model.encoder, False), (model, True))
-    for name in checkpoints.names_there(
-        checkpoints.checkpoint_names(part), source,
-        has_head=has_head).values()}
+  shapes = variable_shapes(source.config)
+  encoder = {name: shape for name, shape in shapes.items()
+             if name.startswith("bert/")}
+  needed, loads = set(), {}
+  for kind, part, has_head in (
+      ("encoder", encoder, False), ("pretraining model", shapes, True)):
+    needed.update(checkpoints.names_there(
+        part, source, has_head=has_head).values())
+    loads[kind] = _why_not(
+        part, source, has_head=has_head, unreadable=unreadable)
+  loads["tokenizer"] = _failure(
+      lambda: checkpoints.find_tokenizer(source, source.config))
   present = set(source.shapes)
   return {
-    "loads": {
-      "encoder": _failure(
-          lambda: checkpoints.load_weights(model.encoder, source)),
-      "pretraining model": _failure(
-          lambda: checkpoints.load_weights(model, source)),
-      "tokenizer": _failure(
-          lambda: checkpoints.find_tokenizer(source, source.config)),
-    },
+    "loads": loads,
     "missing": sorted(needed - present),
     "extra": sorted(present - needed),
   }
@@ -114,6 +135,12 @@ def describe(source: ModelSource) -> dict[str, Any]:
     null where it does, or else the error.
   """
   parts = _by_part(source.shapes)
+  variables = [
+    _describe_variable(source, name)
+    for names in parts.values() for name in names]
+  unreadable = {
+    row["name"]: row["error"] for row in variables
+    if row.get("error", _NOT_FINITE) != _NOT_FINITE}
   return {
     "path": source.path,
     "form": source.form,
@@ -121,10 +148,8 @@ def describe(source: ModelSource) -> dict[str, Any]:
     "sizes": {
       part: sum(int(np.prod(source.shapes[name])) for name in names)
       for part, names in parts.items()},
-    "variables": [
-      _describe_variable(source, name)
-      for names in parts.values() for name in names],
-    **_describe_fit(source),
+    "variables": variables,
+    **_describe_fit(source, unreadable),
   }
 
 
