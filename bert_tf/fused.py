@@ -37,6 +37,7 @@ def steps():
 
 
 def is_on() -> bool:
+  """Whether this thread is within `steps`."""
   return getattr(_state, "is_on", False)
 
 

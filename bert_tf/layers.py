@@ -117,7 +117,7 @@ def random_bits(shape, seed):
   if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
     size = math.prod(shape)
-    # Four numbers of each word; drawing smaller ones takes four times as long.
+    # TensorFlow draws no words of 16 bits; each of these holds four.
     words = tf.random.stateless_uniform(
         [-(-size // 4)], seed, minval=None, maxval=None, dtype=tf.uint64)
     bits = tf.reshape(tf.bitcast(words, tf.uint16), [-1])

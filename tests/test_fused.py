@@ -1,5 +1,6 @@
 """Functions in one pass: the values and gradients of the plain ones."""
 
+import contextlib
 import functools
 import math
 
@@ -32,10 +33,7 @@ def values_and_gradients(function, inputs, in_one_pass=True):
   floating = [x for x in inputs if x.dtype.is_floating]
   with tf.GradientTape() as tape:
     tape.watch(floating)
-    if in_one_pass:
-      with fused.steps():
-        y = function(*inputs)
-    else:
+    with fused.steps() if in_one_pass else contextlib.nullcontext():
       y = function(*inputs)
     weights = tf.sin(tf.range(1.0, y.shape.num_elements() + 1))
     total = tf.reduce_sum(
