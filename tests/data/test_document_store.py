@@ -3,6 +3,7 @@
 import hypothesis
 from hypothesis import strategies
 import numpy as np
+import pytest
 
 from bert_tf.data import document_store
 from bert_tf.data.corpus import Document
@@ -140,12 +141,8 @@ def test_an_error_leaves_no_part_of_a_block(tmp_path, monkeypatch):
     save(path, array)
 
   monkeypatch.setattr(np, "save", fail)
-  try:
+  with pytest.raises(OSError):
     store.add("000000-aa", block([[[1]]]))
-  except OSError:
-    pass
-  else:
-    raise AssertionError("No error.")
   assert list((tmp_path / "blocks").iterdir()) == []
 
 
