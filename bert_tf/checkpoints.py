@@ -26,7 +26,6 @@ import keras
 
 from bert_tf import files
 from bert_tf.config import BertConfig
-from bert_tf.config import InputError
 from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.config import write_json
@@ -38,7 +37,7 @@ from bert_tf.model_source import CONFIG_FILE
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import VOCAB_FILE
 from bert_tf.model_source import existing
-from bert_tf.model_source import require_weights
+from bert_tf.model_source import reading
 from bert_tf.modeling import BertEncoder
 from bert_tf.modeling import BertModel
 from bert_tf.tensorflow_checkpoints import open_checkpoint
@@ -68,20 +67,14 @@ def checkpoint_names(model: keras.Model) -> dict[str, keras.Variable]:
 def _open_keras(directory: str) -> ModelSource:
   """A directory that `conversion` wrote, with a `.keras` file."""
   path = os.path.join(directory, KERAS_FILE)
-  require_weights(path)
-  try:
+  with reading(path, OSError, TypeError, ValueError, zipfile.BadZipFile):
     model = keras.saving.load_model(path, compile=False)
-  except (OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-    reason = " ".join(str(error).split())
-    raise InputError(
-        f"{path}: cannot be read: {reason}. Is the file whole?") from None
   require(
       isinstance(model, BertModel), f"{path}: is not a BERT of this project.")
   variables = checkpoint_names(model)
   return ModelSource(
       path=directory, form=f"Keras file ({KERAS_FILE})", directory=directory,
       config=model.config,
-      vocab_file=existing(os.path.join(directory, VOCAB_FILE)),
       shapes={name: tuple(v.shape) for name, v in variables.items()},
       read=lambda name: keras.ops.convert_to_numpy(variables[name]))
 
@@ -165,7 +158,7 @@ def match(
   for name, there in names_there(shapes, source, has_head=has_head).items():
     shape = source.shapes.get(there)
     if shape is None:
-      if not name.startswith(new or ("\0",)):
+      if not name.startswith(new):
         wrong.append(f"{name}: missing")
     elif shape != shapes[name]:
       wrong.append(f"{name}: {shape} there, {shapes[name]} here")

@@ -8,6 +8,15 @@ class InputError(ValueError):
   """
 
 
+def one_line(text: object) -> str:
+  """What another library says of an error, to be quoted within a sentence.
+
+  >>> one_line("Not there:\\n  a.txt.")
+  'Not there: a.txt'
+  """
+  return " ".join(str(text).split()).removesuffix(".")
+
+
 def require(condition: bool, message: str) -> None:
   """Raises `InputError(message)` unless the condition holds."""
   if not condition:

@@ -15,6 +15,7 @@ import os
 from typing import IO
 
 from bert_tf.errors import InputError
+from bert_tf.errors import one_line
 from bert_tf.errors import require
 
 _BUFFER = 1 << 20  # Bytes, of a remote file: each request takes its time.
@@ -54,11 +55,9 @@ def _gfile(path: str) -> Iterator:
   except tf.errors.OpError as error:
     number = _ERROR_NUMBERS.get(type(error).__name__, errno.EIO)
     is_plain = number in (errno.ENOENT, errno.EEXIST) or not error.message
-    # Theirs may be of several lines.
-    message = " ".join((error.message or "").split()).removesuffix(".")
     raise OSError(
-        number, os.strerror(number) if is_plain else message, path
-    ) from None
+        number, os.strerror(number) if is_plain else one_line(error.message),
+        path) from None
 
 
 @contextlib.contextmanager

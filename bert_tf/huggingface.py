@@ -19,9 +19,7 @@ from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import Tensors
-from bert_tf.model_source import VOCAB_FILE
-from bert_tf.model_source import existing
-from bert_tf.model_source import require_weights
+from bert_tf.model_source import reading
 from bert_tf.model_source import under_our_names
 from bert_tf.variable_names import huggingface_h5_name
 from bert_tf.variable_names import huggingface_name
@@ -107,20 +105,24 @@ def to_huggingface_config(
   }
 
 
+def _import_safetensors(what: str):
+  """The optional package; `what` needs it."""
+  try:
+    import safetensors.numpy
+  except ImportError:
+    raise InputError(
+        f"{what} needs safetensors; install it with "
+        "`pip install safetensors`.") from None
+  return safetensors
+
+
 def write_safetensors(path: str, tensors: Tensors) -> None:
   """Writes float32 variables of the original's names, as PyTorch has them.
 
   Raises:
     InputError: safetensors is not installed.
   """
-  try:
-    from safetensors.numpy import save_file
-  except ImportError:
-    raise InputError(
-        f"{path}: writing it needs safetensors; install it with "
-        "`pip install safetensors`.") from None
-
-  save_file({
+  _import_safetensors(f"{path}: writing it").numpy.save_file({
     to_huggingface_name(name):
         np.ascontiguousarray(turn_huggingface(name, tensors.read(name)))
     for name in tensors.shapes}, path, {"format": "pt"})
@@ -132,26 +134,16 @@ def _safe_open(path: str):
   A remote one is fetched into a temporary file. It can go at once: what was
   mapped into memory stays.
   """
-  try:
-    from safetensors import SafetensorError
-    from safetensors import safe_open
-  except ImportError:
-    raise InputError(
-        f"{path}: reading it needs safetensors; install it with "
-        "`pip install safetensors`.") from None
-  require_weights(path)
-  try:
+  safetensors = _import_safetensors(f"{path}: reading it")
+  with reading(path, safetensors.SafetensorError, OSError):
     if files.is_local(path):
-      return safe_open(path, framework="np")
+      return safetensors.safe_open(path, framework="np")
     logging.info("%s: is fetched (%d bytes).", path, files.size(path))
     with tempfile.NamedTemporaryFile() as copy:
       with files.open_file(path, "rb") as file:
         shutil.copyfileobj(file, copy, 1 << 20)
       copy.flush()
-      return safe_open(copy.name, framework="np")
-  except (SafetensorError, OSError) as error:
-    raise InputError(
-        f"{path}: cannot be read: {error}. Is the file whole?") from None
+      return safetensors.safe_open(copy.name, framework="np")
 
 
 def _open_safetensors(path: str) -> Tensors:
@@ -192,16 +184,12 @@ def _open_shards(path: str) -> Tensors:
 def _open_h5(path: str) -> Tensors:
   """Every array of an HDF5 file, by its path in there."""
   import h5py
-  require_weights(path)
-  try:
+  with reading(path, OSError, RuntimeError):
     file = h5py.File(files.open_file(path, "rb"), "r")
     shapes = {}
     file.visititems(
         lambda name, item: shapes.update({name: item.shape})
         if isinstance(item, h5py.Dataset) else None)
-  except (OSError, RuntimeError) as error:
-    raise InputError(
-        f"{path}: cannot be read: {error}. Is the file whole?") from None
   return Tensors(shapes, lambda name: file[name][()])
 
 
@@ -251,5 +239,4 @@ def open_huggingface(directory: str) -> ModelSource:
   return ModelSource(
       path=directory, form=f"Hugging Face directory ({name})",
       directory=directory, config=config,
-      vocab_file=existing(os.path.join(directory, VOCAB_FILE)),
       shapes=tensors.shapes, read=tensors.read)

@@ -5,14 +5,19 @@ original's names they are part of a `ModelSource`.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import dataclasses
+import os
 from typing import NamedTuple
 
 import numpy as np
 
 from bert_tf import files
 from bert_tf.config import BertConfig
+from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.errors import one_line
 
 CONFIG_FILE = "bert_config.json"
 VOCAB_FILE = "vocab.txt"
@@ -40,12 +45,17 @@ class ModelSource:
   form: str
   directory: str
   config: BertConfig | None
-  vocab_file: str | None
   shapes: dict[str, tuple[int, ...]]
   read: Callable[[str], np.ndarray]
 
+  @property
+  def vocab_file(self) -> str | None:
+    """The vocabulary in the directory, if there is one."""
+    return existing(os.path.join(self.directory, VOCAB_FILE))
+
 
 def existing(path: str) -> str | None:
+  """The path, or None if nothing is there."""
   return path if files.exists(path) else None
 
 
@@ -58,6 +68,23 @@ def require_weights(path: str) -> None:
       f"{path}: is a git-lfs pointer ({files.size(path)} bytes), not the "
       "weights; fetch them with `git lfs pull` in that repository, or "
       "download the file itself.")
+
+
+@contextlib.contextmanager
+def reading(path: str, *errors: type[Exception]) -> Iterator[None]:
+  """Around what opens a file of weights by another library.
+
+  Raises:
+    InputError: one of these errors came up in there, or the file is git-lfs's
+      pointer.
+  """
+  require_weights(path)
+  try:
+    yield
+  except errors as error:
+    raise InputError(
+        f"{path}: cannot be read: {one_line(error)}. Is the file whole?"
+    ) from None
 
 
 def under_our_names(

@@ -13,10 +13,10 @@ from bert_tf import files
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.errors import one_line
 from bert_tf.model_source import CONFIG_FILE
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import Tensors
-from bert_tf.model_source import VOCAB_FILE
 from bert_tf.model_source import existing
 from bert_tf.model_source import require_weights
 from bert_tf.model_source import under_our_names
@@ -39,11 +39,6 @@ def open_reader(prefix: str):
   return tf.compat.v1.train.NewCheckpointReader(prefix)
 
 
-def _reason(error: Exception) -> str:
-  """What TensorFlow says, in one line."""
-  return " ".join(str(error).split()).removesuffix(".")
-
-
 def _open_checkpoint(prefix: str) -> Tensors:
   """The variables of a checkpoint, under the names that stand there."""
   directory, start = files.directory_of(prefix), os.path.basename(prefix)
@@ -54,14 +49,14 @@ def _open_checkpoint(prefix: str) -> Tensors:
     reader = open_reader(prefix)
   except tf.errors.OpError as error:
     raise InputError(f"{prefix}: cannot be read as a checkpoint: "
-                     f"{_reason(error)}.") from None
+                     f"{one_line(error)}.") from None
 
   def read(name):
     try:
       return reader.get_tensor(name)
     except (tf.errors.OpError, IndexError) as error:
       raise InputError(
-          f"{prefix}: {name} cannot be read: {_reason(error)}. Is the file "
+          f"{prefix}: {name} cannot be read: {one_line(error)}. Is the file "
           "whole?") from None
 
   shapes = reader.get_variable_to_shape_map()
@@ -136,7 +131,6 @@ def open_checkpoint(prefix: str) -> ModelSource:
     config = _tf_models_config(config, tensors)
   return ModelSource(
       path=prefix, form=form, directory=directory, config=config,
-      vocab_file=existing(os.path.join(directory, VOCAB_FILE)),
       shapes=tensors.shapes, read=tensors.read)
 
 
@@ -153,7 +147,6 @@ def open_saved_model(directory: str) -> ModelSource:
       "tools/export_saved_model.py wrote.")
   return ModelSource(
       path=directory, form="SavedModel", directory=assets, config=config,
-      vocab_file=existing(os.path.join(assets, VOCAB_FILE)),
       shapes=tensors.shapes, read=tensors.read)
 
 
