@@ -106,11 +106,16 @@ class Proof:
     require(status == 0, f"{script} ended with status {status}.")
 
 
+def index_of(corpus: str) -> str:
+  """The file beside the corpus that says which books it holds."""
+  return corpus.removesuffix(".txt.gz") + ".index.tsv"
+
+
 def read_books(corpus: str) -> dict[str, list[str]]:
   """{title: its documents}, by the index that lies beside the corpus."""
   with gzip.open(corpus, "rt", encoding="utf-8", newline="\n") as file:
     documents = file.read().strip().split("\n\n")
-  index = corpus.removesuffix(".txt.gz") + ".index.tsv"
+  index = index_of(corpus)
   books, first = {}, 0
   with open(index, encoding="utf-8", newline="") as file:
     # Its other books are not in the corpus.
@@ -332,6 +337,11 @@ def main() -> None:
   arguments = vars(parse_arguments())
   proof = Proof(arguments.pop("output_dir"))
   settings = Settings(**arguments)
+  for option, path in (
+      ("corpus", settings.corpus), ("corpus", index_of(settings.corpus)),
+      ("glue_dir", os.path.join(settings.glue_dir, "SST-2", "train.tsv")),
+      ("glue_dir", os.path.join(settings.glue_dir, "SST-2", "dev.tsv"))):
+    require(os.path.isfile(path), f"{path}: missing; see --{option}.")
   os.makedirs(proof.output_dir, exist_ok=True)
   of_folder = proof.path("settings.json")
   if os.path.exists(of_folder):

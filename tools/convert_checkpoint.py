@@ -1,6 +1,6 @@
 """Converts a checkpoint to another form, equal to the bit in float32.
 
-  python tools/convert_checkpoint.py --input_dir=bert-base-uncased \
+  python tools/convert_checkpoint.py --input_dir=bert-base-uncased \\
       --output_dir=converted --to=google
 
 Takes what --init_checkpoint takes. --to=google writes a model directory with
