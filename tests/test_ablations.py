@@ -162,6 +162,7 @@ ENTRIES = [*SPECIAL_TOKENS, "the", "a", "cat", "dog", "saw", "axe"]
 HEADED = dataclasses.replace(CONFIG, vocab_size=len(ENTRIES))
 
 
+@pytest.mark.slow
 def test_the_head_is_kept_and_rebuilt(tmp_path):
   """Left to right with a BiLSTM; then the fine-tuned directory alone."""
   rows = [f"{label}\t{article} {word}" for article in ("the", "a")
@@ -204,6 +205,7 @@ def test_a_linear_head_leaves_no_key():
     "labels": ["a", "b"], "head": "bilstm"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "bilstm"])
 @pytest.mark.parametrize("attention", ["bidirectional", "left_to_right"])
 def test_exports_of_every_kind_answer_in_cpp(tmp_path, head, attention):

@@ -106,6 +106,7 @@ def test_a_finished_directory_needs_no_other_flag(data, tmp_path):
   assert again["loss"] == pytest.approx(trained["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_evaluation_alone_never_uses_other_weights(data, tmp_path):
   trained = finetuning.run(config_for(data, tmp_path / "run"), TASK)
   finetuning.run(config_for(

@@ -80,6 +80,7 @@ def test_likelihoods_in_chunks_equal_those_of_all_positions(
     np.testing.assert_allclose(gradient, value, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_likelihoods_in_chunks_are_the_same_without_tensorflow():
   program = (
     "import os, sys\n"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from test_modeling import numpy_dense
 from test_modeling import numpy_encoder
@@ -233,6 +234,7 @@ def test_cls_positions_alone_choose_what_is_pooled():
       3, 2, 5)
 
 
+@pytest.mark.slow
 def test_packed_rows_and_their_losses_need_keras_alone():
   program = """
 import os, sys

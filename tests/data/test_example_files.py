@@ -130,6 +130,7 @@ def test_neither_workers_nor_blocks_change_the_bytes(
   assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count, num_files, num_buckets", [
   (4200, 4, 4), (2500, 4, 2), (60, 3, 1)])
 def test_one_file_of_many_is_the_one_that_all_together_give(
