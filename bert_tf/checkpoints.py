@@ -292,12 +292,14 @@ def write_tokenizer(directory: str, tokenizer: BertTokenizer) -> None:
 def read_task(source: ModelSource) -> dict[str, Any] | None:
   """The description of a fine-tuned model; None of a pretrained one.
 
+  From `task.json`, or else from the `config.json` of Hugging Face.
+
   Raises:
     InputError: the file is there, but is no description.
   """
   path = os.path.join(source.directory, TASK_FILE)
   if not files.exists(path):
-    return None
+    return source.task
   task = read_json(path)
   require(
       isinstance(task, dict) and isinstance(task.get("task_name"), str)

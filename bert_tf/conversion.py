@@ -1,11 +1,11 @@
 """From one form of checkpoint to another, equal to the bit in float32."""
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import os
 import shutil
 from typing import Any
+import zipfile
 
 from absl import logging
 import numpy as np
@@ -18,6 +18,9 @@ from bert_tf.config import require
 from bert_tf.config import write_json
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
+from bert_tf.heads import BertMultipleChoice
+from bert_tf.heads import BertSpanLabeler
+from bert_tf.heads import BertTokenClassifier
 from bert_tf.huggingface import to_huggingface_config
 from bert_tf.huggingface import write_safetensors
 from bert_tf.model_source import CONFIG_FILE
@@ -30,10 +33,12 @@ from bert_tf.variable_names import variable_shapes
 
 # What a checkpoint may lack, and what it may have beside it.
 _MAY_BE_MISSING = ("bert/pooler/", "cls/")
-_CLASSIFIER = ("output_", "bilstm/")
+_TASK_HEADS = ("output_", "bilstm/", "cls/squad/")
 
-# What shows the class of Hugging Face, the first that is there.
+# What shows the class of Hugging Face, the first that is there, where no
+# task.json tells the task.
 _ARCHITECTURES = (
+  ("cls/squad/output_weights", "BertForQuestionAnswering"),
   ("output_weights", "BertForSequenceClassification"),
   ("cls/seq_relationship/output_weights", "BertForPreTraining"),
   ("cls/predictions/output_bias", "BertForMaskedLM"),
@@ -75,7 +80,7 @@ def bert_tensors(source: ModelSource, config: BertConfig) -> Tensors:
   there = checkpoints.match(
       variable_shapes(config), source, has_head=True, new=_MAY_BE_MISSING)
   there.update(
-      (name, name) for name in source.shapes if name.startswith(_CLASSIFIER))
+      (name, name) for name in source.shapes if name.startswith(_TASK_HEADS))
   left_out = sorted(set(source.shapes) - set(there.values()))
   if left_out:
     logging.info(
@@ -109,45 +114,62 @@ def _write_huggingface(
       "The model has a head of LSTMs, for which Hugging Face has no class.")
   architecture = next(
       name for variable, name in _ARCHITECTURES if variable in tensors.shapes)
-  labels = (task or {}).get("labels", ())
   write_json(
       os.path.join(directory, "config.json"),
-      to_huggingface_config(config, architecture=architecture, labels=labels))
+      to_huggingface_config(config, architecture=architecture, task=task))
   write_safetensors(os.path.join(directory, "model.safetensors"), tensors)
 
 
 def _model_of(
-    names: Iterable[str], config: BertConfig, num_classes: int | None
+    shapes: dict[str, tuple[int, ...]], config: BertConfig, task_name: str
 ) -> BertModel:
   """An untrained model that has these variables."""
-  if num_classes:
-    is_bilstm = any(name.startswith("bilstm/") for name in names)
+  if "cls/squad/output_weights" in shapes:
+    return BertSpanLabeler(config)
+  if "output_weights" in shapes:
+    num_classes = shapes["output_weights"][0]
+    if task_name == "multiple_choice":
+      return BertMultipleChoice(config)
+    if task_name == "tagging":
+      return BertTokenClassifier(config, num_classes=num_classes)
+    is_bilstm = any(name.startswith("bilstm/") for name in shapes)
     return BertClassifier(
         config, num_classes=num_classes,
         head="bilstm" if is_bilstm else "linear")
-  has_heads = all(any(name.startswith(head) for name in names)
-                  for head in ("cls/predictions/", "cls/seq_relationship/"))
+  has_heads = any(name.startswith("cls/") for name in shapes)
   return BertForPreTraining(config) if has_heads else BertEncoder(config)
+
+
+def _zip_directory(directory: str, path: str) -> None:
+  """Makes one file of a folder of Keras, which goes."""
+  with zipfile.ZipFile(path, "w") as archive:
+    for name in sorted(os.listdir(directory)):
+      archive.write(os.path.join(directory, name), name)
+  shutil.rmtree(directory)
 
 
 def _write_keras(
     directory: str, tensors: Tensors, config: BertConfig,
     task: dict[str, Any] | None
 ) -> None:
-  num_classes, *_ = tensors.shapes.get("output_weights", (None,))
-  model = _model_of(tensors.shapes, config, num_classes)
+  model = _model_of(tensors.shapes, config, (task or {}).get("task_name", ""))
   variables = checkpoints.checkpoint_names(model)
   missing = sorted(set(variables) - set(tensors.shapes))
-  require(
-      not missing, f"--to=keras: a {type(model).__name__} needs "
-      f"{', '.join(missing)}, which are missing.")
+  if missing:
+    logging.warning(
+        "A %s needs %s, which are missing: they are initialized, untrained.",
+        type(model).__name__, ", ".join(missing))
   unused = sorted(set(tensors.shapes) - set(variables))
   if unused:
     logging.warning(
         "A %s has no place for %s.", type(model).__name__, ", ".join(unused))
-  for name, variable in variables.items():
-    variable.assign(tensors.read(name))
-  model.save(os.path.join(directory, checkpoints.KERAS_FILE))
+  for name in tensors.shapes.keys() - unused:
+    variables[name].assign(tensors.read(name))
+  # Keras would hold the weights once more to put them into one file.
+  folder = os.path.join(directory, "model")
+  model.save(folder, zipped=False)
+  _zip_directory(
+      folder, os.path.join(directory, checkpoints.KERAS_FILE))
 
 
 _WRITERS = {

@@ -4,7 +4,7 @@ Devlin et al. 2019, sections 3.1 (masked LM, next sentence), 4, and 5.1 (left
 to right, BiLSTM).
 
 Shapes: B batch, S sequence length, H hidden size, V vocabulary,
-P masked positions, C classes, K most examples in a packed row.
+P masked positions, C classes, K most examples in a packed row, N choices.
 """
 
 import keras
@@ -159,6 +159,18 @@ class LinearHead(keras.layers.Layer):
     return ops.cast(logits + self.output_bias, "float32")
 
 
+def _linear_head(
+    config: BertConfig, num_classes: int, *, name: str, dtype,
+    width: int | None = None
+) -> LinearHead:
+  """A built head over states of H, or of another width."""
+  head = LinearHead(
+      num_classes, hidden_size=width or config.hidden_size,
+      initializer_range=config.initializer_range, name=name, dtype=dtype)
+  head.build()
+  return head
+
+
 @register
 class BertForPreTraining(BertModel):
   """The encoder with the masked-LM and the next-sentence head.
@@ -181,13 +193,10 @@ class BertForPreTraining(BertModel):
     super().__init__(config, name="bert_for_pretraining", **kwargs)
     self.encoder = BertEncoder(config, dtype=self.dtype_policy)
     self.mlm_head = MaskedLMHead(config, dtype=self.dtype_policy)
-    self.nsp_head = LinearHead(
-        2, hidden_size=config.hidden_size,
-        initializer_range=config.initializer_range, name="seq_relationship",
-        dtype=self.dtype_policy)
     with keras.name_scope("cls"):
       self.mlm_head.build()
-      self.nsp_head.build()
+      self.nsp_head = _linear_head(
+          config, 2, name="seq_relationship", dtype=self.dtype_policy)
     self.built = True
 
   def call(self, inputs, training=None, dropout_seed=None):
@@ -238,15 +247,13 @@ class BertClassifier(BertModel):
     self.encoder = BertEncoder(config, dtype=self.dtype_policy)
     self.dropout = Dropout(
         config.hidden_dropout_prob, salt=-1, dtype=self.dtype_policy)
-    self.bilstm, width = None, config.hidden_size
+    self.bilstm, width = None, None
     if head == "bilstm":
       units = max(config.hidden_size // 2, 1)
       self.bilstm, width = self._make_bilstm(units), 2 * units
-    self.head = LinearHead(
-        num_classes, hidden_size=width,
-        initializer_range=config.initializer_range, name="classifier",
+    self.head = _linear_head(
+        config, num_classes, name="classifier", width=width,
         dtype=self.dtype_policy)
-    self.head.build()
     self.built = True
 
   def _make_bilstm(self, units):
@@ -282,3 +289,87 @@ class BertClassifier(BertModel):
     return {
       **super().get_config(), "num_classes": self.num_classes,
       "head": "linear" if self.bilstm is None else "bilstm"}
+
+
+@register
+class BertTokenClassifier(BertModel):
+  """The encoder with a classifier over each piece (section 5.3, NER).
+
+  Called on the encoder's inputs; returns `{"logits": float32 [B, S, C]}`.
+
+  Args:
+    config: of the encoder.
+    num_classes: C.
+  """
+
+  def __init__(self, config: BertConfig, *, num_classes: int, **kwargs):
+    super().__init__(config, name="bert_token_classifier", **kwargs)
+    self.num_classes = num_classes
+    self.encoder = BertEncoder(config, dtype=self.dtype_policy)
+    self.dropout = Dropout(
+        config.hidden_dropout_prob, salt=-1, dtype=self.dtype_policy)
+    self.head = _linear_head(
+        config, num_classes, name="classifier", dtype=self.dtype_policy)
+    self.built = True
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    seed = self.resolve_dropout_seed(training, dropout_seed)
+    outputs = self.encoder(inputs, training=training, dropout_seed=seed)
+    x = self.dropout(outputs["sequence_output"], seed=seed)  # [B, S, H]
+    return {"logits": self.head(x)}
+
+  def get_config(self):
+    return {**super().get_config(), "num_classes": self.num_classes}
+
+
+@register
+class BertSpanLabeler(BertModel):
+  """The encoder with a score of each piece as start and end of an answer.
+
+  Section 4.2 (SQuAD); as in the original, nothing is dropped before the head.
+  Called on the encoder's inputs; returns `start_logits` and `end_logits`,
+  float32 [B, S].
+  """
+
+  def __init__(self, config: BertConfig, **kwargs):
+    super().__init__(config, name="bert_span_labeler", **kwargs)
+    self.encoder = BertEncoder(config, dtype=self.dtype_policy)
+    with keras.name_scope("cls"):
+      self.head = _linear_head(
+          config, 2, name="squad", dtype=self.dtype_policy)
+    self.built = True
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    outputs = self.encoder(
+        inputs, training=training, dropout_seed=dropout_seed)
+    logits = self.head(outputs["sequence_output"])  # [B, S, 2]
+    return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
+
+
+@register
+class BertMultipleChoice(BertModel):
+  """The encoder with one score of each choice (section 4.4, SWAG).
+
+  Called on the encoder's inputs with an axis for the choices, [B, N, S];
+  returns `{"logits": float32 [B, N]}`.
+  """
+
+  def __init__(self, config: BertConfig, **kwargs):
+    super().__init__(config, name="bert_multiple_choice", **kwargs)
+    self.encoder = BertEncoder(config, dtype=self.dtype_policy)
+    self.dropout = Dropout(
+        config.hidden_dropout_prob, salt=-1, dtype=self.dtype_policy)
+    self.head = _linear_head(
+        config, 1, name="classifier", dtype=self.dtype_policy)
+    self.built = True
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    seed = self.resolve_dropout_seed(training, dropout_seed)
+    batch, choices, length = ops.shape(inputs["input_ids"])
+    rows = {
+      name: ops.reshape(inputs[name], (-1, length))
+      for name in ("input_ids", "input_mask", "segment_ids")
+      if name in inputs}
+    outputs = self.encoder(rows, training=training, dropout_seed=seed)
+    x = self.dropout(outputs["pooled_output"], seed=seed)  # [B N, H]
+    return {"logits": ops.reshape(self.head(x), (batch, choices))}

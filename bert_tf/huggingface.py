@@ -1,7 +1,8 @@
 """Hugging Face directories: `config.json` and the weights beside it."""
 
 from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import os
 import re
@@ -17,6 +18,8 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import read_json
 from bert_tf.config import require
+from bert_tf.huggingface_tasks import huggingface_task
+from bert_tf.huggingface_tasks import to_huggingface_task
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import Tensors
 from bert_tf.model_source import reading
@@ -84,9 +87,15 @@ def huggingface_config(values: dict[str, Any]) -> BertConfig:
 
 
 def to_huggingface_config(
-    config: BertConfig, *, architecture: str, labels: Sequence[str] = ()
+    config: BertConfig, *, architecture: str,
+    task: dict[str, Any] | None = None
 ) -> dict[str, Any]:
   """The `config.json` of a model, for a class of Transformers.
+
+  Args:
+    config: of the encoder.
+    architecture: the class, where the task does not say it.
+    task: the content of its `task.json`.
 
   Raises:
     InputError: Transformers has no such model.
@@ -99,9 +108,7 @@ def to_huggingface_config(
   return {
     **config.to_dict(), **_REQUIRED, "architectures": [architecture],
     "hidden_act": theirs[config.hidden_act], "pad_token_id": 0,
-    **({"id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)}}
-       if labels else {}),
+    **(to_huggingface_task(task) if task else {}),
   }
 
 
@@ -228,15 +235,25 @@ def refuse_pickle(directory: str) -> None:
       "'model.safetensors', {'format': 'pt'})\"")
 
 
+@contextlib.contextmanager
+def _about(path: str) -> Iterator[None]:
+  """Names the file in the errors about its content."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(f"{path}: {error}") from None
+
+
 def open_huggingface(directory: str) -> ModelSource:
   """A directory as `save_pretrained` of Transformers writes it."""
   config_file = os.path.join(directory, "config.json")
-  try:
-    config = huggingface_config(read_json(config_file))
-  except InputError as error:
-    raise InputError(f"{config_file}: {error}") from None
+  values = read_json(config_file)
+  with _about(config_file):
+    config = huggingface_config(values)
   name, tensors = _open_weights(directory)
+  with _about(config_file):
+    task = huggingface_task(values, tensors.shapes)
   return ModelSource(
       path=directory, form=f"Hugging Face directory ({name})",
       directory=directory, config=config,
-      shapes=tensors.shapes, read=tensors.read)
+      shapes=tensors.shapes, read=tensors.read, task=task)

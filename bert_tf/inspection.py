@@ -22,6 +22,7 @@ _PARTS = (
   ("masked LM", "cls/predictions/.*"),
   ("next sentence", "cls/seq_relationship/.*"),
   ("classifier", "output_(weights|bias)|bilstm/.*"),
+  ("answer span", "cls/squad/.*"),
 )
 _MOST_SHOWN = 5
 _NOT_FINITE = "holds values that are not finite"

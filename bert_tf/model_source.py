@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import os
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,8 @@ class ModelSource:
   """A checkpoint that was found.
 
   Names are the original's. `read(name)` gives a float array; `directory` is
-  where the files beside the variables lie.
+  where the files beside the variables lie. `task` is what the form itself
+  tells of a fine-tuned model, as `task.json` would.
   """
 
   path: str
@@ -47,6 +49,7 @@ class ModelSource:
   config: BertConfig | None
   shapes: dict[str, tuple[int, ...]]
   read: Callable[[str], np.ndarray]
+  task: dict[str, Any] | None = None
 
   @property
   def vocab_file(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The heads: likelihoods in chunks, left-to-right models, the BiLSTM."""
+"""The heads: likelihoods in chunks, left to right, BiLSTM, those of tasks."""
 
 import dataclasses
 import subprocess
@@ -16,6 +16,9 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
+from bert_tf.heads import BertMultipleChoice
+from bert_tf.heads import BertSpanLabeler
+from bert_tf.heads import BertTokenClassifier
 
 CONFIG = BertConfig(
     vocab_size=1009, hidden_size=12, num_hidden_layers=2,
@@ -315,3 +318,64 @@ def test_what_the_heads_cannot_do_is_refused():
   inputs["example_ids"] = inputs["input_mask"]
   with pytest.raises(InputError, match="packed rows"):
     model(inputs)
+
+
+def test_a_token_classifier_scores_each_piece():
+  model = BertTokenClassifier(CONFIG, num_classes=4)
+  inputs = random_inputs(length=10)
+  sequence = np.array(model.encoder(inputs)["sequence_output"])
+  named = checkpoints.checkpoint_names(model)
+  weights, bias = (np.array(named[name])
+                   for name in ("output_weights", "output_bias"))
+  assert weights.shape == (4, 12)
+  logits = np.array(model(inputs)["logits"])
+  assert logits.shape == (3, 10, 4)
+  np.testing.assert_allclose(logits, sequence @ weights.T + bias, atol=1e-5)
+  dropped = model(inputs, training=True, dropout_seed=[1, 2])["logits"]
+  assert np.abs(dropped - logits).max() > 1e-2
+
+
+def test_a_span_labeler_scores_each_piece_as_start_and_as_end():
+  model = BertSpanLabeler(CONFIG)
+  inputs = random_inputs(length=10)
+  sequence = np.array(model.encoder(inputs)["sequence_output"])
+  named = checkpoints.checkpoint_names(model)
+  weights = np.array(named["cls/squad/output_weights"])
+  assert weights.shape == (2, 12)
+  assert named["cls/squad/output_bias"].shape == (2,)
+  outputs = model(inputs)
+  for i, name in enumerate(("start_logits", "end_logits")):
+    np.testing.assert_allclose(
+        outputs[name], sequence @ weights[i], atol=1e-5)
+
+
+def test_choices_are_scored_as_rows_of_their_own():
+  model = BertMultipleChoice(CONFIG)
+  rows = random_inputs(batch=6, length=10)
+  choices = {name: x.reshape(2, 3, 10) for name, x in rows.items()}
+  pooled = np.array(model.encoder(rows)["pooled_output"])
+  weights = np.array(checkpoints.checkpoint_names(model)["output_weights"])
+  assert weights.shape == (1, 12)
+  np.testing.assert_allclose(
+      model(choices)["logits"], (pooled @ weights[0]).reshape(2, 3), atol=1e-5)
+  # Of any number of rows and choices and of any length.
+  traced = tf.function(model, input_signature=[{
+    name: tf.TensorSpec([None, None, None], tf.int32) for name in choices}])
+  np.testing.assert_allclose(
+      traced({name: tf.constant(x) for name, x in choices.items()})["logits"],
+      model(choices)["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [
+  lambda: BertTokenClassifier(CONFIG, num_classes=4), lambda:
+  BertSpanLabeler(CONFIG), lambda: BertMultipleChoice(CONFIG)])
+def test_models_of_tasks_survive_the_keras_file_format(tmp_path, make):
+  model, path = make(), str(tmp_path / "model.keras")
+  model.save(path)
+  again = keras.models.load_model(path)
+  inputs = random_inputs(length=10)
+  if isinstance(model, BertMultipleChoice):
+    inputs = {name: x[:, None] for name, x in inputs.items()}
+  found = again(inputs)
+  for name, expected in model(inputs).items():
+    np.testing.assert_array_equal(found[name], expected)
