@@ -18,6 +18,7 @@ Face directory, a `.keras` file that `conversion` wrote and a SavedModel that
 
 from collections.abc import Iterable
 import os
+import tempfile
 from typing import Any
 import zipfile
 
@@ -67,8 +68,12 @@ def checkpoint_names(model: keras.Model) -> dict[str, keras.Variable]:
 def _open_keras(directory: str) -> ModelSource:
   """A directory that `conversion` wrote, with a `.keras` file."""
   path = os.path.join(directory, KERAS_FILE)
-  with reading(path, OSError, TypeError, ValueError, zipfile.BadZipFile):
-    model = keras.saving.load_model(path, compile=False)
+  # Unpacked, since Keras would hold the file in memory beside the model.
+  with (reading(path, OSError, TypeError, ValueError, zipfile.BadZipFile),
+        tempfile.TemporaryDirectory() as folder):
+    with files.open_file(path, "rb") as file:
+      zipfile.ZipFile(file).extractall(folder)
+    model = keras.saving.load_model(folder, compile=False)
   require(
       isinstance(model, BertModel), f"{path}: is not a BERT of this project.")
   variables = checkpoint_names(model)

@@ -157,7 +157,10 @@ def _open_safetensors(path: str) -> Tensors:
   file = _safe_open(path)
   shapes = {
     key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-  return Tensors(shapes, file.get_tensor)
+  if not files.is_local(path):
+    return Tensors(shapes, file.get_tensor)
+  # Opened anew for each: what was read of a mapped file stays in memory.
+  return Tensors(shapes, lambda key: _safe_open(path).get_tensor(key))
 
 
 def _open_shards(path: str) -> Tensors:

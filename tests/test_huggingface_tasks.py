@@ -56,7 +56,8 @@ def test_labels_that_do_not_fit_the_classifier_are_refused(labels, message):
 
 def test_a_task_goes_there_and_comes_back():
   for name, labels, shape in (
-      ("classification", ["x", "y"], (2, 8)), ("multilabel", ["x", "y"], (2, 8)),
+      ("classification", ["x", "y"], (2, 8)),
+      ("multilabel", ["x", "y"], (2, 8)),
       ("regression", None, (1, 8)), ("tagging", ["O", "I"], (2, 8)),
       ("multiple_choice", None, (1, 8))):
     task = {"task_name": name, "max_seq_length": 512}
