@@ -16,11 +16,11 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
-from bert_tf.heads import BertMultipleChoice
-from bert_tf.heads import BertSpanLabeler
-from bert_tf.heads import BertTokenClassifier
 from bert_tf.modeling import BertEncoder
 from bert_tf.tokenization import BertTokenizer
+
+import transformers_models as models
+from transformers_models import KINDS
 
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##se"]
 CONFIG = BertConfig(
@@ -113,26 +113,10 @@ def test_tf_models_checkpoint_keeps_its_outputs(shared, tmp_path, to):
     np.testing.assert_allclose(heads[name], expected[name], atol=1e-5)
 
 
-LABELS = ["a", "b", "c"]
-# A model, what its task.json says, and the class of Hugging Face.
-MODELS = {
-  "pretraining": (BertForPreTraining, None, "BertForPreTraining"),
-  "encoder": (BertEncoder, None, "BertModel"),
-  "classification": (
-      lambda config: BertClassifier(config, num_classes=3),
-      {"labels": LABELS}, "BertForSequenceClassification"),
-  "tagging": (
-      lambda config: BertTokenClassifier(config, num_classes=3),
-      {"labels": LABELS}, "BertForTokenClassification"),
-  "spans": (BertSpanLabeler, {}, "BertForQuestionAnswering"),
-  "multiple_choice": (BertMultipleChoice, {}, "BertForMultipleChoice"),
-}
-
-
 @pytest.mark.parametrize("to", FORMS)
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_a_directory_holds_travels(tmp_path, to, kind):
-  make, task, architecture = MODELS[kind]
+  make, task, architecture = KINDS[kind]
   if task is not None:
     task = {"task_name": kind, "max_seq_length": 12, **task}
   start = save(tmp_path / "start", make(CONFIG), task=task)
@@ -157,6 +141,16 @@ def test_what_a_directory_holds_travels(tmp_path, to, kind):
     last = convert(there, tmp_path / "last", "google")
     assert bits_of(last) == bits_of(start)
     assert checkpoints.read_task(checkpoints.open_source(last)) == task
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_computed_the_same_from_what_is_written(tmp_path, kind):
+  kept = np.load(models.OUTPUTS)
+  model = models.write_model(kind, tmp_path)
+  # To the byte what it read.
+  assert models.digest(tmp_path / "huggingface") == kept[f"{kind}/digest"]
+  for name, value in models.outputs_of(model, kind).items():
+    np.testing.assert_allclose(value, kept[f"{kind}/{name}"], atol=1e-5)
 
 
 def test_a_release_without_pooler_and_next_sentence_is_converted(
