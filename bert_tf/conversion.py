@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_tf import checkpoints
 from bert_tf import files
-from bert_tf.arguments import ConversionConfig
+from bert_tf.checkpoint_arguments import ConversionConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.config import write_json
@@ -29,6 +29,7 @@ from bert_tf.model_source import Tensors
 from bert_tf.modeling import BertEncoder
 from bert_tf.modeling import BertModel
 from bert_tf.tensorflow_checkpoints import write_checkpoint
+from bert_tf.tokenization import BertTokenizer
 from bert_tf.variable_names import variable_shapes
 
 # What a checkpoint may lack, and what it may have beside it.
@@ -178,10 +179,44 @@ _WRITERS = {
 }
 
 
-def run(config: ConversionConfig) -> None:
-  """Converts a checkpoint, with what stands beside it.
+def tokenizer_of(
+    source: ModelSource, config: BertConfig, *, vocab_file: str | None,
+    do_lower_case: bool | None
+) -> BertTokenizer | None:
+  """The tokenizer of a source; None, and a warning, if it has no vocabulary.
+
+  Raises:
+    InputError: as `checkpoints.find_tokenizer`.
+  """
+  if vocab_file or source.vocab_file:
+    return checkpoints.find_tokenizer(
+        source, config, vocab_file=vocab_file, do_lower_case=do_lower_case)
+  logging.warning("%s has no vocabulary: none is written.", source.path)
+  return None
+
+
+def write_model(
+    output_dir: str, to: str, tensors: Tensors, config: BertConfig, *,
+    tokenizer: BertTokenizer | None, task: dict[str, Any] | None
+) -> None:
+  """Writes a model in one of the forms, with what stands beside it.
 
   The folder appears under its name when it is complete.
+
+  Raises:
+    InputError: the form has no such model, or the folder is there already.
+  """
+  with _new_directory(output_dir) as directory:
+    if tokenizer:
+      checkpoints.write_tokenizer(directory, tokenizer)
+    if task:
+      write_json(os.path.join(directory, checkpoints.TASK_FILE), task)
+    _WRITERS[to](directory, tensors, config, task)
+  logging.info("Wrote %s.", output_dir)
+
+
+def run(config: ConversionConfig) -> None:
+  """Converts a checkpoint, with what stands beside it.
 
   Raises:
     InputError: the checkpoint cannot be read, the form has no such model, or
@@ -189,19 +224,9 @@ def run(config: ConversionConfig) -> None:
   """
   source = checkpoints.open_source(config.input_dir)
   bert_config = checkpoints.config_of(source)
-  task = checkpoints.read_task(source)
-  tokenizer = None
-  if config.vocab_file or source.vocab_file:
-    tokenizer = checkpoints.find_tokenizer(
-        source, bert_config, vocab_file=config.vocab_file,
-        do_lower_case=config.do_lower_case)
-  else:
-    logging.warning("%s has no vocabulary: none is written.", source.path)
-  with _new_directory(config.output_dir) as directory:
-    if tokenizer:
-      checkpoints.write_tokenizer(directory, tokenizer)
-    if task:
-      write_json(os.path.join(directory, checkpoints.TASK_FILE), task)
-    _WRITERS[config.to](
-        directory, bert_tensors(source, bert_config), bert_config, task)
-  logging.info("Wrote %s.", config.output_dir)
+  write_model(
+      config.output_dir, config.to, bert_tensors(source, bert_config),
+      bert_config, task=checkpoints.read_task(source),
+      tokenizer=tokenizer_of(
+          source, bert_config, vocab_file=config.vocab_file,
+          do_lower_case=config.do_lower_case))
