@@ -81,7 +81,7 @@ class BertTokenizer(tf.Module):
       self._wordpiece_model = tf.constant(np.frombuffer(model, np.uint8))
       self._piece_lengths = tf.constant(_piece_lengths(entries))
       self._endings = tf.constant([
-        entry[2:] if _is_inside(entry) else " " + entry for entry in entries])
+        entry[2:] if is_inside(entry) else " " + entry for entry in entries])
 
   @classmethod
   def from_file(
@@ -440,7 +440,7 @@ class BertTokenizer(tf.Module):
     return packing.SpecialIds(self.pad_id, self.cls_id, self.sep_id)
 
 
-def _is_inside(entry: str) -> bool:
+def is_inside(entry: str) -> bool:
   """Whether an entry is a piece inside a word."""
   return entry.startswith("##") and len(entry) > 2
 
@@ -452,7 +452,7 @@ def _piece_lengths(entries: Sequence[str]) -> np.ndarray:
   """
   return np.array([
     0 if entry in SPECIAL_TOKENS
-    else min(len(entry) - 2 * _is_inside(entry), 255)
+    else min(len(entry) - 2 * is_inside(entry), 255)
     for entry in entries], np.uint8)
 
 

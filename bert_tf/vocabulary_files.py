@@ -19,8 +19,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 MAX_PIECE_BYTES = 256
 
 
-def check_vocabulary(entries: Sequence[str], *, source: str) -> None:
-  """Raises `InputError`, with the line, if this is not a BERT vocabulary."""
+def _check_entries(entries: Sequence[str], *, source: str) -> dict[str, int]:
+  """Raises `InputError`, with the line; returns the line of each entry."""
   first_line = {}
   for line, entry in enumerate(entries, start=1):
     where = f"{source}:{line}"
@@ -35,19 +35,24 @@ def check_vocabulary(entries: Sequence[str], *, source: str) -> None:
       size = len(entry.removeprefix("##").encode("utf-8"))
       require(size <= MAX_PIECE_BYTES, f"{where}: an entry of {size} bytes; "
               f"at most {MAX_PIECE_BYTES} are possible.")
+  return first_line
+
+
+def check_vocabulary(entries: Sequence[str], *, source: str) -> None:
+  """Raises `InputError`, with the line, if this is not a BERT vocabulary."""
+  first_line = _check_entries(entries, source=source)
   missing = [token for token in SPECIAL_TOKENS if token not in first_line]
   require(not missing, f"{source}: not a BERT vocabulary: {', '.join(missing)} "
           f"missing among its {len(entries)} entries.")
 
 
-def read_vocabulary(path: str) -> list[str]:
-  """The entries of a vocabulary file, checked.
+def _read_lines(path: str) -> list[str]:
+  """The lines of a file.
 
-  Lines end at "\\n" alone: the released Chinese vocabulary holds U+2028.
+  They end at "\\n" alone: the released Chinese vocabulary holds U+2028.
 
   Raises:
-    InputError: no such file, not UTF-8, a byte order mark, CR LF, an empty or
-      a repeated line, a special token missing. It names the file and line.
+    InputError: no such file, not UTF-8, a byte order mark.
   """
   try:
     with files.open_file(path, "rb") as file:
@@ -64,6 +69,28 @@ def read_vocabulary(path: str) -> list[str]:
   entries = text.split("\n")
   if entries[-1] == "":
     entries.pop()
+  return entries
+
+
+def read_entries(path: str) -> list[str]:
+  """The entries of a part of a vocabulary, one a line, checked.
+
+  Raises:
+    InputError: as `read_vocabulary`; special tokens may be missing.
+  """
+  entries = _read_lines(path)
+  _check_entries(entries, source=path)
+  return entries
+
+
+def read_vocabulary(path: str) -> list[str]:
+  """The entries of a vocabulary file, checked.
+
+  Raises:
+    InputError: no such file, not UTF-8, a byte order mark, CR LF, an empty or
+      a repeated line, a special token missing. It names the file and line.
+  """
+  entries = _read_lines(path)
   check_vocabulary(entries, source=path)
   return entries
 
