@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bert_tf import checkpoints
-from bert_tf.arguments import InspectionConfig
+from bert_tf.checkpoint_arguments import InspectionConfig
 from bert_tf.config import InputError
 from bert_tf.model_source import ModelSource
 from bert_tf.variable_names import variable_shapes

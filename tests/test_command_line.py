@@ -67,7 +67,8 @@ def test_obsolete_flags_parse_and_warn(tmp_path):
 @pytest.mark.parametrize("script", [
   "run_pretraining.py", "run_finetuning.py", "tools/learn_vocabulary.py",
   "tools/create_pretraining_data.py", "tools/export_saved_model.py",
-  "tools/inspect_checkpoint.py", "tools/convert_checkpoint.py"])
+  "tools/inspect_checkpoint.py", "tools/convert_checkpoint.py",
+  "tools/adapt_checkpoint.py"])
 def test_help_says_what_a_program_does(script):
   result = subprocess.run(
       [sys.executable, str(REPOSITORY / script), "--help"],

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import conversion
-from bert_tf.arguments import ConversionConfig
+from bert_tf.checkpoint_arguments import ConversionConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier

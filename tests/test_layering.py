@@ -13,8 +13,8 @@ PACKAGE = REPOSITORY / "bert_tf"
 # Ground floor first. A module imports from lower floors, and on its own
 # floor from modules that stand before it.
 FLOORS = (
-  ("errors", "files", "config", "arguments", "progress", "unicode_tables",
-   "vocabulary_files", "variable_names"),
+  ("errors", "files", "config", "arguments", "checkpoint_arguments",
+   "progress", "unicode_tables", "vocabulary_files", "variable_names"),
   ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
    "data.full_sentences", "data.row_packing", "data.masking",
    "data.example_protos", "data.document_store", "data.work_folder",
@@ -27,8 +27,8 @@ FLOORS = (
   ("model_source", "tensorflow_checkpoints", "huggingface_tasks",
    "huggingface", "checkpoints",
    "train_step", "training_state", "training"),
-  ("inspection", "conversion", "pretraining", "finetuning", "export",
-   "tasks.classification", "tasks"),
+  ("inspection", "conversion", "adaptation", "pretraining", "finetuning",
+   "export", "tasks.classification", "tasks"),
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]

@@ -11,7 +11,7 @@ is said.
 """
 
 from bert_tf import command_line
-from bert_tf.arguments import ConversionConfig
+from bert_tf.checkpoint_arguments import ConversionConfig
 
 
 def main(config: ConversionConfig) -> None:

@@ -8,7 +8,7 @@ The second compares two: the largest difference in each layer. Takes what
 """
 
 from bert_tf import command_line
-from bert_tf.arguments import InspectionConfig
+from bert_tf.checkpoint_arguments import InspectionConfig
 
 
 def main(config: InspectionConfig) -> None:
