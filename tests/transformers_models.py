@@ -13,7 +13,7 @@ import numpy as np
 
 from bert_tf import checkpoints
 from bert_tf import conversion
-from bert_tf.arguments import ConversionConfig
+from bert_tf.checkpoint_arguments import ConversionConfig
 from bert_tf.config import BertConfig
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
