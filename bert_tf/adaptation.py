@@ -361,7 +361,7 @@ def add_pieces(model: Model, path: str) -> Model:
   of a new entry in the embedding table, and its bias in the masked-LM head,
   are the means of those of the pieces that it was so far: see `split_entry`.
   What was [UNK] starts as [UNK]. Words that merely begin with a new entry
-  may be split in another way than before.
+  may be split in another way than before: the longest piece is taken first.
 
   Raises:
     InputError: there is no vocabulary, or as `read_new_pieces`.

@@ -114,9 +114,11 @@ class AdaptationConfig:
         r"(?:(first|every):)?([0-9]+(?:,[0-9]+)*)", self.layers)
     kind = match and (match[1] or "list")
     numbers = tuple(map(int, match[2].split(","))) if match else ()
+    is_rising = all(a < b for a, b in zip(numbers, numbers[1:]))
+    least = {"first": 1, "every": 2}.get(kind)
     require(
-        kind == "list" and all(a < b for a, b in zip(numbers, numbers[1:]))
-        or len(numbers) == 1 and numbers[0] >= {"first": 1, "every": 2}[kind],
+        kind == "list" and is_rising
+        or least is not None and len(numbers) == 1 and numbers[0] >= least,
         f"--layers: received {self.layers!r}; must be first:N with N at least "
         "1, every:N with N at least 2, or rising numbers from 0, such as "
         "0,2,11.")
