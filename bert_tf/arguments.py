@@ -6,6 +6,7 @@ A field's default and its help text have their one home here, and
 Standard library only.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import re
 from typing import Any
@@ -295,7 +296,8 @@ class TrainingConfig:
   def __post_init__(self):
     check_options(self)
     require(
-        self.train_batch_size % self.gradient_accumulation_steps == 0,
+        self.train_batch_size is None
+        or self.train_batch_size % self.gradient_accumulation_steps == 0,
         f"--train_batch_size: received {self.train_batch_size}, which is not "
         f"a multiple of --gradient_accumulation_steps "
         f"({self.gradient_accumulation_steps}).")
@@ -362,33 +364,56 @@ class PretrainingConfig(TrainingConfig, MaskingConfig):
         "them must give the shape of the model.")
 
 
+# What fine-tuning takes where neither a flag nor the task says it: Devlin et
+# al. 2019, appendix A.3.
+FINETUNING_DEFAULTS = {
+  "learning_rate": 5e-5, "train_batch_size": 32, "num_train_epochs": 3.0,
+  "max_seq_length": 128,
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningConfig(TrainingConfig):
   """Arguments of `run_finetuning.py`."""
 
-  task_name: str = option(help="The task; see bert_tf/tasks.")
-  data_dir: str = option(help="The folder of train.tsv, dev.tsv, test.tsv.")
+  task_name: str = option(help="The task; see the table in the README.")
+  data_dir: str = option(
+      help="The folder of the task's files: train, dev and test in .tsv, .csv "
+           "or .jsonl, or as the task's authors give them.")
   text_column: str = option(
       "text", help="Column of the text: a name in the header, or a number "
                    "from 0 in files that have none.")
+  text_pair_column: str | None = option(
+      None, help="Column of a second text, where each row has a pair.")
   label_column: str = option(
       "label", help="Column of the label, in the same way.")
-  max_seq_length: int = option(
-      128, low=8, help="Longer texts are cut; [CLS] and [SEP] count.")
+  train_batch_size: int | None = option(
+      None, low=1, help="Examples a step, over all replicas and "
+                        "micro-batches. Not given: as the task says, or 32.")
+  learning_rate: float | None = option(
+      None, low=0.0, help="The highest learning rate, after the warm-up. Not "
+                          "given: as the task says, or 5e-5.")
+  max_seq_length: int | None = option(
+      None, low=8, help="Longer texts are cut; [CLS] and [SEP] count. Not "
+                        "given: as the task says, or 128.")
+  pad_to_max_length: bool = option(
+      False, help="Pad all to --max_seq_length, as a TPU needs it. False: "
+                  "each batch to its longest, those of like length together.")
   head: str = option(
       "linear", choices=("linear", "bilstm"),
       help="linear: that of the paper. bilstm: a bidirectional LSTM below it, "
            "as in the paper's ablation.")
-  do_train: bool = option(False, help="Train on train.tsv.")
+  do_train: bool = option(False, help="Train on the training rows.")
   do_eval: bool = option(
-      False, help="Evaluate on dev.tsv, during training and at its end.")
+      False, help="Evaluate on the dev rows, during training and at its end.")
   do_predict: bool = option(
-      False, help="Write predictions.tsv for test.tsv, or for dev.tsv where "
-                  "there is no test.tsv.")
+      False, help="Write predictions for the test rows, or for the dev rows "
+                  "where there are no test rows.")
   predict_batch_size: int = option(
       8, low=1, help="Examples a prediction step.")
-  num_train_epochs: float = option(
-      3.0, low=0.0, help="Passes over the training examples.")
+  num_train_epochs: float | None = option(
+      None, low=0.0, help="Passes over the training examples. Not given: as "
+                          "the task says, or 3.")
   warmup_proportion: float = option(
       0.1, low=0.0, high=1.0,
       help="Share of the steps over which the learning rate rises.")
@@ -412,6 +437,13 @@ class FinetuningConfig(TrainingConfig):
         not self.do_train or self.bert_config_file or self.init_checkpoint,
         "Received neither --bert_config_file nor --init_checkpoint; one of "
         "them must give the shape of the model.")
+
+  def with_defaults(self, of_task: Mapping[str, Any]) -> "FinetuningConfig":
+    """What was not given, as the task says, or else the paper."""
+    defaults = {**FINETUNING_DEFAULTS, **of_task}
+    return dataclasses.replace(self, **{
+      name: value for name, value in defaults.items()
+      if getattr(self, name) is None})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

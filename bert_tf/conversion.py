@@ -28,6 +28,7 @@ from bert_tf.model_source import ModelSource
 from bert_tf.model_source import Tensors
 from bert_tf.modeling import BertEncoder
 from bert_tf.modeling import BertModel
+from bert_tf.task_descriptions import kind_of
 from bert_tf.tensorflow_checkpoints import write_checkpoint
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.variable_names import variable_shapes
@@ -122,16 +123,16 @@ def _write_huggingface(
 
 
 def _model_of(
-    shapes: dict[str, tuple[int, ...]], config: BertConfig, task_name: str
+    shapes: dict[str, tuple[int, ...]], config: BertConfig, kind: str | None
 ) -> BertModel:
   """An untrained model that has these variables."""
   if "cls/squad/output_weights" in shapes:
     return BertSpanLabeler(config)
   if "output_weights" in shapes:
     num_classes = shapes["output_weights"][0]
-    if task_name == "multiple_choice":
+    if kind == "multiple_choice":
       return BertMultipleChoice(config)
-    if task_name == "tagging":
+    if kind == "tagging":
       return BertTokenClassifier(config, num_classes=num_classes)
     is_bilstm = any(name.startswith("bilstm/") for name in shapes)
     return BertClassifier(
@@ -153,7 +154,7 @@ def _write_keras(
     directory: str, tensors: Tensors, config: BertConfig,
     task: dict[str, Any] | None
 ) -> None:
-  model = _model_of(tensors.shapes, config, (task or {}).get("task_name", ""))
+  model = _model_of(tensors.shapes, config, task and kind_of(task))
   variables = checkpoints.checkpoint_names(model)
   missing = sorted(set(variables) - set(tensors.shapes))
   if missing:

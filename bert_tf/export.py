@@ -31,6 +31,7 @@ from bert_tf.config import require
 from bert_tf.finetuning import Task
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
+from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
 
 # How many pieces fill_mask gives for each mask.
@@ -244,13 +245,13 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
   if description is None:
     servable, signatures = _make_pretrained(source, bert_config, tokenizer)
   else:
-    name = description.get("task_name")
+    kind = kind_of(description)
     require(
-        name in tasks,
-        f"{config.model_dir}: was fine-tuned for the task {name!r}; known "
+        kind in tasks,
+        f"{config.model_dir}: was fine-tuned for the task {kind!r}; known "
         f"are {', '.join(tasks)}.")
     servable, signatures = _make_finetuned(
-        source, bert_config, tokenizer, description, tasks[name])
+        source, bert_config, tokenizer, description, tasks[kind])
 
   def files(directory):
     checkpoints.save_model_files(

@@ -18,8 +18,8 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import read_json
 from bert_tf.config import require
-from bert_tf.huggingface_tasks import huggingface_task
-from bert_tf.huggingface_tasks import to_huggingface_task
+from bert_tf.task_descriptions import huggingface_task
+from bert_tf.task_descriptions import to_huggingface_task
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import Tensors
 from bert_tf.model_source import reading

@@ -161,26 +161,116 @@ LEFT_TO_RIGHT = Objective(
     loss=_left_to_right_loss, metrics=_left_to_right_metrics)
 
 
-def _classification_totals(batch):
-  return {"total": ops.sum(ops.ones_like(batch["label"], dtype="float32"))}
+def _example_weights(batch):
+  """1, or what the label of each example counts; [B]."""
+  if "weight" in batch:
+    return batch["weight"]
+  return ops.ones(ops.shape(batch["label"])[:1], "float32")
+
+
+def _weighted_totals(batch):
+  return {"total": ops.sum(_example_weights(batch))}
+
+
+def _weighted_loss(sums, totals):
+  return sums["loss"] / totals["total"]
+
+
+def _loss_and_accuracy(sums):
+  return {"loss": sums["loss"] / sums["total"],
+          "accuracy": sums["correct"] / sums["total"]}
 
 
 def _classification_sums(outputs, batch):
   logits, labels = outputs["logits"], batch["label"]  # [B, C], [B]
+  weights = _example_weights(batch)
   return {
-    **_classification_totals(batch),
-    "loss": ops.sum(negative_log_likelihood(logits, labels)),
-    "correct": ops.sum(is_correct(logits, labels)),
+    **_weighted_totals(batch),
+    "loss": ops.sum(weights * negative_log_likelihood(logits, labels)),
+    "correct": ops.sum(weights * is_correct(logits, labels)),
   }
 
 
+# One class of several, or one choice; with `weight` [B], a weighted mean.
 CLASSIFICATION = Objective(
-    totals=_classification_totals, sums=_classification_sums,
-    loss=lambda sums, totals: sums["loss"] / totals["total"],
-    metrics=lambda sums: {
-      "loss": sums["loss"] / sums["total"],
-      "accuracy": sums["correct"] / sums["total"],
-    })
+    totals=_weighted_totals, sums=_classification_sums, loss=_weighted_loss,
+    metrics=_loss_and_accuracy)
+
+
+def _regression_sums(outputs, batch):
+  error = outputs["logits"][:, 0] - batch["label"]  # [B]
+  return {**_weighted_totals(batch),
+          "loss": ops.sum(_example_weights(batch) * error * error)}
+
+
+# The mean squared error of one output.
+REGRESSION = Objective(
+    totals=_weighted_totals, sums=_regression_sums, loss=_weighted_loss,
+    metrics=lambda sums: {"loss": sums["loss"] / sums["total"]})
+
+
+def _multilabel_sums(outputs, batch):
+  logits, labels = outputs["logits"], batch["label"]  # float32 [B, C] both
+  weights = _example_weights(batch)
+  # -log sigmoid of the right side: never the log of a zero.
+  nll = ops.softplus(ops.where(labels > 0.5, -logits, logits))
+  right = ops.cast(ops.equal(logits > 0, labels > 0.5), "float32")
+  return {
+    **_weighted_totals(batch),
+    "loss": ops.sum(weights * ops.mean(nll, axis=-1)),
+    "correct": ops.sum(weights * ops.mean(right, axis=-1)),
+  }
+
+
+# Each class by itself: binary cross-entropy, the mean over classes.
+MULTILABEL = Objective(
+    totals=_weighted_totals, sums=_multilabel_sums, loss=_weighted_loss,
+    metrics=_loss_and_accuracy)
+
+
+def _tagging_totals(batch):
+  return {"total": ops.sum(ops.cast(batch["labels"] >= 0, "float32"))}
+
+
+def _tagging_sums(outputs, batch):
+  logits, labels = outputs["logits"], batch["labels"]  # [B, S, C], [B, S]
+  weights = ops.cast(labels >= 0, "float32")
+  known = ops.maximum(labels, 0)
+  return {
+    **_tagging_totals(batch),
+    "loss": ops.sum(weights * negative_log_likelihood(logits, known)),
+    "correct": ops.sum(weights * is_correct(logits, known)),
+  }
+
+
+# The class of each piece whose label is not -1; the mean over those.
+TAGGING = Objective(
+    totals=_tagging_totals, sums=_tagging_sums, loss=_weighted_loss,
+    metrics=_loss_and_accuracy)
+
+
+def _span_totals(batch):
+  return {"total": ops.sum(ops.ones_like(batch["start"], dtype="float32"))}
+
+
+def _span_sums(outputs, batch):
+  padding = -10000.0 * ops.cast(1 - batch["input_mask"], "float32")  # [B, S]
+  ends = [(outputs[f"{end}_logits"] + padding, batch[end])
+          for end in ("start", "end")]
+  hits = [is_correct(*end) for end in ends]
+  return {
+    **_span_totals(batch),
+    "loss": ops.sum(sum(negative_log_likelihood(*end) for end in ends)) / 2,
+    "correct": ops.sum(hits[0] * hits[1]),
+  }
+
+
+# The first and the last piece of an answer: the mean of both cross-entropies.
+# Padding takes no part: its amount depends on the other rows of a batch. (The
+# original pads all rows to one length and lets it take part.)
+SPANS = Objective(
+    totals=_span_totals, sums=_span_sums, loss=_weighted_loss,
+    metrics=_loss_and_accuracy)
 
 
 # What of a batch of records is no input of the model.

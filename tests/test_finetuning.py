@@ -15,6 +15,7 @@ from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
+from bert_tf.examples import Examples
 from bert_tf.reporting import MetricsWriter
 from bert_tf.tasks import classification
 from bert_tf.tasks import TASKS
@@ -170,27 +171,12 @@ def test_the_pretrained_encoder_is_what_training_starts_from(data, tmp_path):
     np.testing.assert_array_equal(before, after)
 
 
-def test_epochs_have_all_rows_in_orders_of_their_own():
-  batches = finetuning._training_batches(
-      lambda indices: {"row": indices}, num_rows=10, batch_size=5, seed=3,
-      first_step=0)
-  rows = [batch["row"].numpy().tolist() for batch in batches.take(6)]
-  epochs = [rows[2 * i] + rows[2 * i + 1] for i in range(3)]
-  for epoch in epochs:
-    assert sorted(epoch) == list(range(10))
-  assert len({tuple(epoch) for epoch in epochs}) == 3
-  later = finetuning._training_batches(
-      lambda indices: {"row": indices}, num_rows=10, batch_size=5, seed=3,
-      first_step=4)
-  assert [b["row"].numpy().tolist() for b in later.take(2)] == rows[4:]
-
-
 def test_metrics_by_hand():
   # Softmax of (0, ln 3) is (1/4, 3/4).
   logits = np.log([[1, 3], [1, 3], [3, 1], [1, 3]]).astype(np.float32)
   metrics = classification.TASK.metrics(
-      {"labels": ["a", "b"]}, {"label": np.array([1, 1, 1, 0])},
-      {"logits": logits})
+      {"labels": ["a", "b"]}, {},
+      Examples({}, {"label": np.array([1, 1, 1, 0])}), {"logits": logits})
   assert metrics["accuracy"] == 0.5
   assert metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 0) / 2)
   assert metrics["loss"] == pytest.approx(
@@ -203,7 +189,7 @@ def test_metrics_by_hand():
   ({"num_train_epochs": 0.01}, "less than one batch"),
   ({"init_checkpoint": "missing"}, "missing: neither a checkpoint"),
   ({"do_train": False}, "must hold a fine-tuned model"),
-  ({"data_dir": "nowhere"}, "nowhere: no train.tsv there"),
+  ({"data_dir": "nowhere"}, "nowhere: no train rows there"),
   ({"output_dir": __file__}, "is a file; name a folder"),
 ])
 def test_wrong_inputs_are_refused(data, tmp_path, options, message):
@@ -218,7 +204,7 @@ def test_an_unknown_label_is_named_with_file_and_row(data, tmp_path):
   with pytest.raises(InputError, match="dev.tsv:3: has the label 'plant'"):
     finetuning.run(config_for(data, tmp_path / "run"), TASK)
   write_rows(data / "train.tsv", ["animal\tthe cat"] * 8)
-  with pytest.raises(InputError, match="all rows .* have the label 'animal'"):
+  with pytest.raises(InputError, match="all training rows have the label 'animal'"):
     finetuning.run(config_for(data, tmp_path / "run"), TASK)
 
 

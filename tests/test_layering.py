@@ -23,12 +23,12 @@ FLOORS = (
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
    "fused", "layers", "modeling", "losses", "heads", "optimization",
-   "distribution", "reporting", "monitoring"),
-  ("model_source", "tensorflow_checkpoints", "huggingface_tasks",
+   "examples", "distribution", "reporting", "monitoring"),
+  ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints",
    "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "pretraining", "finetuning",
-   "export", "tasks.classification", "tasks"),
+   "export", "tasks.classification", "tasks.glue", "tasks"),
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]

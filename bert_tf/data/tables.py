@@ -1,16 +1,74 @@
-"""Tab-separated files: rows in, columns out; errors name file and row."""
+"""Tables of rows: TSV, CSV and JSON Lines; errors name file and row."""
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import csv
+import json
 
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.text_files import read_lines
 
+# The endings of files that hold tables.
+SUFFIXES = (".tsv", ".csv", ".jsonl")
+
+
+def _tsv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list]]:
+  """(line, cells), without any quoting, as GLUE's files are."""
+  del path
+  width = None
+  for number, line in enumerate(lines, 1):
+    cells = line.split("\t")
+    width = width or len(cells)
+    # In a file of one column an empty line is a row.
+    if line or width == 1:
+      yield number, cells
+
+
+def _csv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list]]:
+  """(line where the row ends, cells), quoted as in RFC 4180."""
+  reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+  try:
+    for cells in reader:
+      if cells:
+        yield reader.line_num, cells
+  except csv.Error as error:
+    raise InputError(f"{path}:{reader.line_num}: not valid CSV: {error}."
+                     ) from None
+
+
+def _read_objects(path: str, lines: Iterable[str], columns: Sequence[str]):
+  """Of JSON Lines: numbers as they are written, lists as lists."""
+  rows = {column: [] for column in columns}
+  rows["where"] = []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    where = f"{path}:{number}"
+    try:
+      # Numbers stay text, as they would be in the other forms.
+      row = json.loads(line, parse_int=str, parse_float=str)
+    except json.JSONDecodeError as error:
+      raise InputError(f"{where}: not valid JSON: {error}.") from None
+    require(isinstance(row, dict), f"{where}: must hold a JSON object.")
+    for column in columns:
+      require(
+          isinstance(row.get(column), (str, list)),
+          f"{where}: the field {column!r} must be a text, a number or a list; "
+          f"received {row.get(column)!r}. There are {', '.join(row)}.")
+      rows[column].append(row[column])
+    rows["where"].append(where)
+  return rows
+
 
 def read_columns(
     path: str, columns: Sequence[str], *, on_bad_utf8: str = "error"
-) -> dict[str, list[str]]:
-  """Reads columns of a TSV file, without any quoting, as GLUE's files are.
+) -> dict[str, list]:
+  """Reads columns of a table, whose form the ending of its name tells.
+
+  `.csv` is quoted as usual, `.jsonl` holds an object a line; all others are
+  TSV without any quoting, as GLUE's files are.
 
   Args:
     path: the file, UTF-8 with or without a byte order mark.
@@ -20,21 +78,28 @@ def read_columns(
 
   Returns:
     {column: values}, all of one length, and "where": each row's file and
-    line, for errors about it. Empty lines are passed over, but in a file of
-    one column they are rows.
+    line, for errors about it. Empty lines are passed over, but in a TSV file
+    of one column they are rows.
 
   Raises:
     InputError: a column is not there, a row has another number of columns
       than the first, or there are no rows.
   """
+  lines = read_lines(path, on_bad_utf8=on_bad_utf8)
+  if path.endswith(".jsonl"):
+    rows = _read_objects(path, lines, columns)
+  else:
+    read_rows = _csv_rows if path.endswith(".csv") else _tsv_rows
+    rows = _read_cells(path, read_rows(path, lines), columns)
+  require(bool(rows["where"]), f"{path}: holds no rows.")
+  return rows
+
+
+def _read_cells(path, numbered_cells, columns):
   by_number = all(column.isdigit() for column in columns)
   places, width, rows = {}, None, {column: [] for column in columns}
   rows["where"] = []
-  lines = read_lines(path, on_bad_utf8=on_bad_utf8)
-  for number, line in enumerate(lines, 1):
-    cells = line.split("\t")
-    if not line and width != 1:
-      continue
+  for number, cells in numbered_cells:
     if width is None:
       width = len(cells)
       places = _find_columns(path, columns, cells, by_number=by_number)
@@ -47,7 +112,6 @@ def read_columns(
     for column, place in places.items():
       rows[column].append(cells[place])
     rows["where"].append(f"{path}:{number}")
-  require(bool(rows["where"]), f"{path}: holds no rows.")
   return rows
 
 

@@ -1,7 +1,11 @@
 """The tasks: one record each (`finetuning.Task`), by `--task_name`."""
 
 from bert_tf.tasks import classification
+from bert_tf.tasks import glue
 
 TASKS = {
   "classification": classification.TASK,
+  "multilabel": classification.MULTILABEL,
+  "regression": classification.REGRESSION,
+  **glue.TASKS,
 }

@@ -1,69 +1,147 @@
-"""Classification of single texts (Devlin et al. 2019, section 4.1).
+"""Classes, several labels or a number for texts and pairs of texts.
 
-A linear layer over the pooled output, or over a bidirectional LSTM. Rows: a
-text and a label each.
+Devlin et al. 2019, section 4.1: a linear layer over the pooled output, or over
+a bidirectional LSTM. Rows: a text, or two, and a label each.
 """
 
+from collections.abc import Callable
+import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from bert_tf import examples
 from bert_tf import files
-from bert_tf import finetuning
 from bert_tf import losses
 from bert_tf import metrics
 from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.data.tables import SUFFIXES
 from bert_tf.data.tables import read_columns
+from bert_tf.finetuning import Columns
+from bert_tf.finetuning import Task
 from bert_tf.heads import BertClassifier
 
 
-def _read(config: FinetuningConfig, split: str):
-  path = os.path.join(config.data_dir, f"{split}.tsv")
-  if not files.exists(path):
+def find_table(data_dir: str, split: str) -> str | None:
+  """The file of a split, in the first of the known forms that is there."""
+  for suffix in SUFFIXES:
+    path = os.path.join(data_dir, split + suffix)
+    if files.exists(path):
+      return path
+  return None
+
+
+def _read(config: FinetuningConfig, split: str) -> Columns | None:
+  path = find_table(config.data_dir, split)
+  if path is None:
     return None
-  # The labels of a test set are often kept back.
-  columns = [config.text_column]
-  if split != "test":
-    columns.append(config.label_column)
-  rows = read_columns(path, columns, on_bad_utf8=config.on_bad_utf8)
-  read = {"text": rows[config.text_column], "where": rows["where"]}
-  if split != "test":
-    read["label"] = rows[config.label_column]
-  return read
+  columns = {"text": config.text_column}
+  if config.text_pair_column:
+    columns["text_pair"] = config.text_pair_column
+  if split != "test":  # The labels of a test set are often kept back.
+    columns["label"] = config.label_column
+  rows = read_columns(
+      path, list(columns.values()), on_bad_utf8=config.on_bad_utf8)
+  return {**{name: rows[column] for name, column in columns.items()},
+          "where": rows["where"]}
 
 
-def _describe(config: FinetuningConfig, rows) -> dict:
+def _description(config: FinetuningConfig, rows: Columns) -> dict[str, Any]:
+  """Only what is not the rule, so that other readers know all the keys."""
+  found = {}
+  if config.head != "linear":
+    found["head"] = config.head
+  if "text_pair" in rows:
+    found["is_pair"] = True
+  return found
+
+
+def _describe_classes(config: FinetuningConfig, rows: Columns):
   labels = sorted(set(rows["label"]))
   require(
       len(labels) > 1,
-      f"{config.data_dir}: all rows of train.tsv have the label "
+      f"{config.data_dir}: all training rows have the label "
       f"{labels[0]!r}; a classifier needs two or more.")
-  # Only what is not the rule, so that other readers know all the keys.
-  head = {} if config.head == "linear" else {"head": config.head}
-  return {"labels": labels, **head}
+  return {"labels": labels, **_description(config, rows)}
 
 
-def _make_model(bert_config: BertConfig, description: dict, **kwargs):
-  return BertClassifier(
-      bert_config, num_classes=len(description["labels"]),
-      head=description.get("head", "linear"), **kwargs)
+def _split_labels(value) -> list[str]:
+  """Several labels in a cell: a list, or text with commas."""
+  if isinstance(value, list):
+    return [str(label) for label in value]
+  return [label.strip() for label in value.split(",") if label.strip()]
 
 
-def _targets(description: dict, rows) -> dict[str, np.ndarray]:
-  if "label" not in rows:
-    return {}
-  numbers = {label: i for i, label in enumerate(description["labels"])}
-  for where, label in zip(rows["where"], rows["label"]):
-    if label not in numbers:
+def _describe_labels(config: FinetuningConfig, rows: Columns):
+  labels = sorted({
+    label for value in rows["label"] for label in _split_labels(value)})
+  require(
+      bool(labels), f"{config.data_dir}: no training row has a label.")
+  return {"labels": labels, **_description(config, rows)}
+
+
+def _number_of(labels: list[str], label: str, where: str) -> int:
+  if label not in labels:
+    raise InputError(
+        f"{where}: has the label {label!r}, which no training row has; they "
+        f"have {', '.join(labels)}. Mend the label, or train with examples "
+        "of it.")
+  return labels.index(label)
+
+
+def _class_targets(description, rows: Columns):
+  labels = description["labels"]
+  return {"label": np.array([
+    _number_of(labels, label, where)
+    for where, label in zip(rows["where"], rows["label"])], np.int32)}
+
+
+def _label_targets(description, rows: Columns):
+  labels = description["labels"]
+  targets = np.zeros((len(rows["label"]), len(labels)), np.float32)
+  for i, (where, value) in enumerate(zip(rows["where"], rows["label"])):
+    for label in _split_labels(value):
+      targets[i, _number_of(labels, label, where)] = 1
+  return {"label": targets}
+
+
+def _number_targets(description, rows: Columns):
+  del description
+  numbers = []
+  for where, value in zip(rows["where"], rows["label"]):
+    try:
+      numbers.append(float(value))
+    except (TypeError, ValueError):
       raise InputError(
-          f"{where}: has the label {label!r}, which no training row has; "
-          f"they have {', '.join(numbers)}. Mend the label, or train with "
-          "examples of it.")
-  return {"label": np.array([numbers[x] for x in rows["label"]], np.int32)}
+          f"{where}: has the label {value!r}; it must be a number.") from None
+    require(np.isfinite(numbers[-1]),
+            f"{where}: has the label {value!r}; it must be finite.")
+  return {"label": np.array(numbers, np.float32)}
+
+
+def _encode(targets_of: Callable):
+  """`Task.encode` with one way to turn labels into targets."""
+
+  def encode(tokenizer, description, rows: Columns) -> examples.Examples:
+    return examples.Examples(
+        examples.tokenize(
+            tokenizer, rows["text"], rows.get("text_pair"),
+            max_seq_length=description["max_seq_length"]),
+        targets_of(description, rows) if "label" in rows else {})
+
+  return encode
+
+
+def _make_model(bert_config: BertConfig, description, **kwargs):
+  labels = description.get("labels")
+  return BertClassifier(
+      bert_config, num_classes=len(labels) if labels else 1,
+      head=description.get("head", "linear"), **kwargs)
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -71,53 +149,177 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
   return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def _metrics(description: dict, targets, outputs) -> dict[str, float]:
-  del description
-  labels, logits = targets["label"], outputs["logits"]
-  predictions = logits.argmax(-1)
-  log_likelihood = _log_softmax(logits)[np.arange(len(labels)), labels]
-  return {
-    "loss": float(-log_likelihood.mean()),
-    "accuracy": metrics.accuracy(labels, predictions),
-    "balanced_accuracy": metrics.balanced_accuracy(labels, predictions),
-  }
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+  return np.exp(-np.logaddexp(0, -logits))
 
 
-def _predictions(description: dict, rows, outputs):
-  labels = description["labels"]
-  has_labels = "label" in rows
-  yield ["prediction", *(["label"] if has_labels else []),
-         *(f"probability:{label}" for label in labels), "text"]
-  probabilities = np.exp(_log_softmax(outputs["logits"]))
-  for i, row in enumerate(probabilities):
-    yield [labels[row.argmax()], *([rows["label"][i]] if has_labels else []),
-           *(f"{value:.6f}" for value in row), rows["text"][i]]
+def class_metrics(
+    *more: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+) -> Callable[..., dict[str, float]]:
+  """`Task.metrics` of classes: loss, accuracies, and what a task adds.
 
+  Args:
+    more: functions of the labels' and predictions' numbers, int [E].
+  """
 
-def _signatures(model, tokenizer, description: dict):
-  """text [B] -> label string [B], probabilities and logits [B, C]."""
-  labels = tf.constant(description["labels"])
-
-  @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-  def classify(text):
-    inputs = tokenizer(text, max_seq_length=description["max_seq_length"])
-    logits = model(inputs, training=False)["logits"]
-    return {
-      "label": tf.gather(labels, tf.argmax(logits, axis=-1)),
-      "probabilities": tf.nn.softmax(logits),
-      "logits": logits,
+  def compute(description, rows, encoded, outputs) -> dict[str, float]:
+    labels, logits = encoded.targets["label"], outputs["logits"]
+    predictions = logits.argmax(-1)
+    log_likelihood = _log_softmax(logits)[np.arange(len(labels)), labels]
+    found = {
+      "loss": float(-log_likelihood.mean()),
+      "accuracy": metrics.accuracy(labels, predictions),
+      "balanced_accuracy": metrics.balanced_accuracy(labels, predictions),
     }
+    for function in more:
+      found.update(function(labels, predictions))
+    return found
 
-  return {"serving_default": classify}
+  return compute
 
 
-TASK = finetuning.Task(
+def _label_metrics(description, rows, encoded, outputs) -> dict[str, float]:
+  labels, logits = encoded.targets["label"] > 0.5, outputs["logits"]
+  nll = np.logaddexp(0, np.where(labels, -logits, logits))
+  return {"loss": float(nll.mean()),
+          **metrics.multilabel_f1(labels, logits > 0)}
+
+
+def _number_metrics(description, rows, encoded, outputs) -> dict[str, float]:
+  labels, numbers = encoded.targets["label"], outputs["logits"][:, 0]
+  pearson = metrics.pearson_correlation(labels, numbers)
+  spearman = metrics.spearman_correlation(labels, numbers)
+  return {
+    "loss": float(np.mean((labels - numbers) ** 2)), "pearson": pearson,
+    "spearman": spearman, "pearson_spearman": (pearson + spearman) / 2}
+
+
+def _cells(value) -> str:
+  return ",".join(value) if isinstance(value, list) else value
+
+
+def _table(header, columns) -> str:
+  rows = zip(*columns, strict=True)
+  return "".join("\t".join(row) + "\n" for row in [header, *rows])
+
+
+def _texts(rows: Columns) -> dict[str, list[str]]:
+  return {name: rows[name] for name in ("text", "text_pair") if name in rows}
+
+
+def _results(values: np.ndarray) -> str:
+  """As the original's `test_results.tsv`: numbers alone, a row a line."""
+  return "".join(
+      "\t".join(f"{x:.7g}" for x in row) + "\n" for row in values)
+
+
+def _predictions(answers_of: Callable):
+  """`Task.predictions`: what was said beside what is right, and numbers.
+
+  Args:
+    answers_of: (description, logits) -> the answers as text, [E], and numbers
+      [E, C].
+  """
+
+  def predict(description, rows: Columns, encoded, outputs) -> dict[str, str]:
+    answers, values = answers_of(description, outputs["logits"])
+    texts = _texts(rows)
+    named = [f"probability:{label}" for label in description.get("labels", ())]
+    columns = {"prediction": answers}
+    if "label" in rows:
+      columns["label"] = [_cells(value) for value in rows["label"]]
+    columns.update({
+      name: [f"{x:.6f}" for x in values[:, i]] for i, name in enumerate(named)})
+    columns.update(texts)
+    return {"predictions.tsv": _table(list(columns), columns.values()),
+            "test_results.tsv": _results(values)}
+
+  return predict
+
+
+def _class_answers(description, logits):
+  return ([description["labels"][i] for i in logits.argmax(-1)],
+          np.exp(_log_softmax(logits)))
+
+
+def _label_answers(description, logits):
+  return ([",".join(label for label, is_on in zip(
+      description["labels"], row > 0) if is_on) for row in logits],
+          _sigmoid(logits))
+
+
+def _number_answers(description, logits):
+  return [f"{x:.4f}" for x in logits[:, 0]], logits
+
+
+def _signatures(outputs_of: Callable):
+  """`Task.signatures`: text (and text_pair) [B] -> what `outputs_of` says.
+
+  Args:
+    outputs_of: (labels string [C], logits [B, C]) -> {name: tensor [B, ...]}.
+  """
+
+  def make(model, tokenizer, description):
+    labels = tf.constant(description.get("labels", [""]))
+    names = ["text"] + ["text_pair"] * bool(description.get("is_pair"))
+
+    @tf.function(input_signature=[
+      tf.TensorSpec([None], tf.string, name=name) for name in names])
+    def answer(*texts):
+      inputs = tokenizer(*texts, max_seq_length=description["max_seq_length"])
+      return outputs_of(labels, model(inputs, training=False)["logits"])
+
+    return {"serving_default": answer}
+
+  return make
+
+
+def _class_outputs(labels, logits):
+  return {"label": tf.gather(labels, tf.argmax(logits, axis=-1)),
+          "probabilities": tf.nn.softmax(logits), "logits": logits}
+
+
+def _label_outputs(labels, logits):
+  return {"probabilities": tf.sigmoid(logits), "logits": logits,
+          "labels": tf.repeat(labels[None], tf.shape(logits)[0], axis=0)}
+
+
+def _number_outputs(labels, logits):
+  del labels
+  return {"score": logits[:, 0]}
+
+
+TASK = Task(
+    kind="classification",
     read=_read,
-    describe=_describe,
-    targets=_targets,
+    describe=_describe_classes,
+    encode=_encode(_class_targets),
     make_model=_make_model,
     objective=losses.CLASSIFICATION,
-    metrics=_metrics,
-    predictions=_predictions,
-    signatures=_signatures,
-    head=("output_", "bilstm/"))
+    metrics=class_metrics(),
+    predictions=_predictions(_class_answers),
+    signatures=_signatures(_class_outputs),
+    head=("output_", "bilstm/"),
+    best_metric="accuracy")
+
+MULTILABEL = dataclasses.replace(
+    TASK,
+    kind="multilabel",
+    describe=_describe_labels,
+    encode=_encode(_label_targets),
+    objective=losses.MULTILABEL,
+    metrics=_label_metrics,
+    predictions=_predictions(_label_answers),
+    signatures=_signatures(_label_outputs),
+    best_metric="micro_f1")
+
+REGRESSION = dataclasses.replace(
+    TASK,
+    kind="regression",
+    describe=_description,
+    encode=_encode(_number_targets),
+    objective=losses.REGRESSION,
+    metrics=_number_metrics,
+    predictions=_predictions(_number_answers),
+    signatures=_signatures(_number_outputs),
+    best_metric="pearson_spearman")

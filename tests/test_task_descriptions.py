@@ -3,8 +3,8 @@
 import pytest
 
 from bert_tf.config import InputError
-from bert_tf.huggingface_tasks import huggingface_task
-from bert_tf.huggingface_tasks import to_huggingface_task
+from bert_tf.task_descriptions import huggingface_task
+from bert_tf.task_descriptions import to_huggingface_task
 
 TWO = {"output_weights": (2, 8)}
 SPANS = {"cls/squad/output_weights": (2, 8)}

@@ -25,6 +25,15 @@ _WITH_LABELS = ("classification", "multilabel", "tagging")
 _LONGEST = 512
 
 
+def kind_of(task: dict[str, Any]) -> str:
+  """Which of the general tasks a `task.json` is about.
+
+  >>> kind_of({"task_name": "mrpc", "kind": "classification"})
+  'classification'
+  """
+  return task.get("kind", task["task_name"])
+
+
 def _task_name(values: dict[str, Any], num_outputs: int) -> str | None:
   """The task that a `config.json` says, or None."""
   names = values.get("architectures") or [""]
@@ -97,9 +106,9 @@ def to_huggingface_task(task: dict[str, Any]) -> dict[str, Any]:
   >>> to_huggingface_task({"task_name": "spans"})
   {'architectures': ['BertForQuestionAnswering']}
   """
-  values = {}
-  if task["task_name"] in _CLASSES:
-    architecture, problem_type = _CLASSES[task["task_name"]]
+  values, kind = {}, kind_of(task)
+  if kind in _CLASSES:
+    architecture, problem_type = _CLASSES[kind]
     values["architectures"] = [architecture]
     if problem_type:
       values["problem_type"] = problem_type
@@ -107,7 +116,7 @@ def to_huggingface_task(task: dict[str, Any]) -> dict[str, Any]:
   if labels:
     values["id2label"] = {str(i): label for i, label in enumerate(labels)}
     values["label2id"] = {label: i for i, label in enumerate(labels)}
-  elif task["task_name"] == "regression":
+  elif kind == "regression":
     # Or else Transformers would expect two outputs.
     values["id2label"], values["label2id"] = {"0": "LABEL_0"}, {"LABEL_0": 0}
   return values

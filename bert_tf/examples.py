@@ -1,0 +1,219 @@
+"""The examples of a task in memory, as pieces, and batches of them.
+
+Strings go through the tokenizer, in tf.data and by the functions that the
+exported model holds, once: what stays is 8 bytes a piece. So the length of
+each example is known, and those of about the same length go together.
+
+Shapes: E examples, R rows (E times the choices of an example), B batch,
+S sequence length, N choices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from bert_tf.data.input_pipeline import Replicas
+from bert_tf.data.input_pipeline import deal
+from bert_tf.tokenization import BertTokenizer
+
+# Lengths are padded to a multiple of this: few shapes, each compiled once.
+MULTIPLE = 16
+# Batches that are sorted by length together, out of a random order.
+POOL = 64
+# Strings that are tokenized in one call.
+_TEXTS = 2048
+# What stands in padding, where it is not 0. A label of -1 counts nowhere.
+_PADDING = {"labels": -1}
+
+
+class Examples(NamedTuple):
+  """What a task made of its rows.
+
+  `pieces`: int32 [R, (S)] each, all of the same lengths: `input_ids`,
+  `segment_ids`, and what a task adds for each piece (`labels`, -1 = none).
+  `targets`: arrays [E, ...] that the objective needs. `choices`: N, where an
+  example has N rows; else 1. `notes`: what the task itself needs to read the
+  model's outputs.
+  """
+
+  pieces: dict[str, tf.RaggedTensor]
+  targets: dict[str, np.ndarray]
+  choices: int = 1
+  notes: Any = None
+
+  @property
+  def number(self) -> int:
+    """E."""
+    return int(self.pieces["input_ids"].nrows()) // self.choices
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """Pieces of the longest row of each example, [E]."""
+    lengths = self.pieces["input_ids"].row_lengths().numpy()
+    return lengths.reshape(-1, self.choices).max(1)
+
+
+def without_padding(inputs: dict[str, tf.Tensor]) -> dict[str, tf.RaggedTensor]:
+  """`pieces` of what `BertTokenizer` packed, [R, S] each."""
+  lengths = tf.reduce_sum(inputs["input_mask"], axis=1)
+  return {
+    name: tf.RaggedTensor.from_tensor(inputs[name], lengths=lengths)
+    for name in ("input_ids", "segment_ids")}
+
+
+def tokenize(
+    tokenizer: BertTokenizer, texts: Sequence[str],
+    text_pairs: Sequence[str] | None = None, *, max_seq_length: int
+) -> dict[str, tf.RaggedTensor]:
+  """`pieces` of texts or of pairs; those that were cut are counted in the log.
+
+  Args:
+    tokenizer: what makes pieces.
+    texts: R strings.
+    text_pairs: R strings.
+    max_seq_length: the greatest S, special tokens included.
+  """
+  columns = (texts,) if text_pairs is None else (texts, text_pairs)
+
+  def pack(*texts):
+    ids = [tokenizer.tokenize(text) for text in texts]
+    whole = sum(x.row_lengths() for x in ids) + len(ids) + 1
+    inputs = tokenizer.pack(*ids, max_seq_length=max_seq_length)
+    return without_padding(inputs), tf.reduce_sum(
+        tf.cast(whole > max_seq_length, tf.int64))
+
+  batches = list(
+      tf.data.Dataset.from_tensor_slices(tuple(map(tf.constant, columns)))
+      .batch(_TEXTS).map(pack, num_parallel_calls=tf.data.AUTOTUNE))
+  cut = sum(int(number) for _, number in batches)
+  if cut:
+    logging.info(
+        "%d of %d examples (%.1f %%) are longer than %d pieces and were cut.",
+        cut, len(texts), 100 * cut / len(texts), max_seq_length)
+  return {
+    name: tf.concat([pieces[name] for pieces, _ in batches], axis=0)
+    for name in batches[0][0]}
+
+
+def make_batches_of(
+    examples: Examples, *, length: int | None = None
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+  """A function: indices int [B] -> the model's inputs and the targets.
+
+  Inputs are int32 [B, S], or [B, N, S] where there are choices.
+
+  Args:
+    examples: to choose from.
+    length: S. Not given: the next multiple of 16 of the longest.
+  """
+  choices, places = examples.choices, [None, length]
+  targets = {name: tf.constant(x) for name, x in examples.targets.items()}
+
+  @tf.autograph.experimental.do_not_convert
+  def batch(indices):
+    rows = tf.reshape(
+        indices[:, None] * choices + tf.range(choices, dtype=indices.dtype),
+        [-1])  # [B N]
+    pieces = {name: tf.gather(x, rows) for name, x in examples.pieces.items()}
+    lengths = pieces["input_ids"].row_lengths()
+    if length is None:
+      longest = tf.reduce_max(lengths)
+      longest = (longest + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+    else:
+      longest = tf.constant(length, tf.int64)
+    padded = {
+      name: x.to_tensor(_PADDING.get(name, 0), shape=tf.stack([-1, longest]))
+      for name, x in pieces.items()}
+    padded["input_mask"] = tf.sequence_mask(lengths, longest, tf.int32)
+    padded = {name: tf.ensure_shape(x, places) for name, x in padded.items()}
+    if choices > 1:
+      padded = {name: tf.reshape(x, [-1, choices, length or tf.shape(x)[1]])
+                for name, x in padded.items()}
+    return {**padded, **{
+      name: tf.gather(x, indices) for name, x in targets.items()}}
+
+  return batch
+
+
+def training_order(
+    lengths: np.ndarray, *, batch_size: int, num_steps: int, seed: int
+) -> np.ndarray:
+  """Which examples each step takes, int32 [num_steps, batch_size].
+
+  Each epoch has all examples in an order of its own. Out of the next `POOL`
+  batches, those of about the same length go together, and the batches come in
+  a random order: a pure function of the arguments.
+
+  >>> training_order(np.array([5, 9, 5, 9]), batch_size=2, num_steps=2, seed=0)
+  array([[3, 1],
+         [0, 2]], dtype=int32)
+  """
+  total, number = num_steps * batch_size, len(lengths)
+  epochs = -(-total // number)
+  order = np.concatenate([
+    np.random.RandomState([seed % 2**32, epoch]).permutation(number)
+    for epoch in range(epochs)])[:total]
+  pools = []
+  for i, start in enumerate(range(0, total, POOL * batch_size)):
+    pool = order[start:start + POOL * batch_size]
+    pool = pool[np.argsort(lengths[pool], kind="stable")]
+    places = np.random.RandomState([seed % 2**32, epochs, i]).permutation(
+        len(pool) // batch_size)
+    pools.append(pool.reshape(-1, batch_size)[places])
+  return np.concatenate(pools).astype(np.int32)
+
+
+def training_batches(
+    examples: Examples, order: np.ndarray, *, first_step: int = 0,
+    length: int | None = None, replicas: Replicas = Replicas()
+) -> tf.data.Dataset:
+  """The batches of an order, from a step on, of some replicas' rows."""
+  return (
+    deal(tf.data.Dataset.from_tensor_slices(order[first_step:]), replicas)
+    .map(make_batches_of(examples, length=length),
+         num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    .prefetch(tf.data.AUTOTUNE))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+  """Batches as one array; rows that end earlier get zeros at their end."""
+  if parts[0].ndim > 1:
+    longest = max(part.shape[1] for part in parts)
+    parts = [
+      np.pad(part, [(0, 0), (0, longest - part.shape[1])]
+             + [(0, 0)] * (part.ndim - 2))
+      for part in parts]
+  return np.concatenate(parts)
+
+
+def make_predictor(
+    model: Callable[..., dict[str, Any]], examples: Examples, *,
+    batch_size: int, length: int | None = None
+) -> Callable[[], dict[str, np.ndarray]]:
+  """A function: () -> {output: array [E, ...]} of the model as it is.
+
+  The order is that of the examples, whatever that of the computation. Outputs
+  of each piece are [E, S] of the longest S, zeros after the end of a row.
+  """
+  order = np.argsort(-examples.lengths, kind="stable")
+  batches = (
+    tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+    .map(make_batches_of(examples._replace(targets={}), length=length),
+         num_parallel_calls=tf.data.AUTOTUNE)
+    .prefetch(tf.data.AUTOTUNE))
+
+  @tf.function(input_signature=[batches.element_spec])
+  def predict(batch):
+    return model(batch, training=False)
+
+  def run():
+    parts = [predict(batch) for batch in batches]
+    places = np.argsort(order)
+    return {
+      name: _joined([part[name].numpy() for part in parts])[places]
+      for name in parts[0]}
+
+  return run

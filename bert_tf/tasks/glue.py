@@ -1,0 +1,92 @@
+"""GLUE and XNLI, from the files that their authors give.
+
+Wang et al. 2019; Devlin et al. 2019, section 4.1. WNLI is there, although the
+paper leaves it out (its dev rows contradict its training rows).
+"""
+
+from collections.abc import Callable
+import dataclasses
+import os
+from typing import NamedTuple
+
+from bert_tf import files
+from bert_tf import metrics
+from bert_tf.arguments import FinetuningConfig
+from bert_tf.data.tables import read_columns
+from bert_tf.finetuning import Columns
+from bert_tf.finetuning import Task
+from bert_tf.tasks import classification
+
+
+class _Files(NamedTuple):
+  """Where a task's rows are: names of files and of their columns."""
+
+  text: str
+  text_pair: str | None
+  label: str
+  # Columns by their names in test.tsv, where they are not those of the others.
+  test_text: str | None = None
+  dev: str = "dev.tsv"
+  test: str = "test.tsv"
+  train: str = "train.tsv"
+
+
+def _reader(table: _Files) -> Callable[..., Columns | None]:
+
+  def read(config: FinetuningConfig, split: str) -> Columns | None:
+    path = os.path.join(config.data_dir, getattr(table, split))
+    if not files.exists(path):
+      return None
+    columns = {"text": table.text}
+    if split == "test":
+      columns["text"] = table.test_text or table.text
+    else:
+      columns["label"] = table.label
+    if table.text_pair:
+      columns["text_pair"] = table.text_pair
+    rows = read_columns(
+        path, list(columns.values()), on_bad_utf8=config.on_bad_utf8)
+    return {**{name: rows[column] for name, column in columns.items()},
+            "where": rows["where"]}
+
+  return read
+
+
+def _f1(labels, predictions) -> dict[str, float]:
+  return {"f1": metrics.f1(labels, predictions, positive=1)}
+
+
+def _matthews(labels, predictions) -> dict[str, float]:
+  return {"matthews_correlation":
+              metrics.matthews_correlation(labels, predictions)}
+
+
+def _classes(*args, more=(), best="accuracy", **kwargs) -> Task:
+  return dataclasses.replace(
+      classification.TASK, read=_reader(_Files(*args, **kwargs)),
+      metrics=classification.class_metrics(*more), best_metric=best)
+
+
+_MNLI = ("sentence1", "sentence2", "gold_label")
+
+TASKS = {
+  "cola": _classes(
+      "3", None, "1", test_text="sentence", more=[_matthews],
+      best="matthews_correlation"),
+  "sst-2": _classes("sentence", None, "label"),
+  "mrpc": _classes("#1 String", "#2 String", "Quality", more=[_f1], best="f1"),
+  "sts-b": dataclasses.replace(
+      classification.REGRESSION,
+      read=_reader(_Files("sentence1", "sentence2", "score"))),
+  "qqp": _classes(
+      "question1", "question2", "is_duplicate", more=[_f1], best="f1"),
+  "mnli": _classes(*_MNLI, dev="dev_matched.tsv", test="test_matched.tsv"),
+  "mnli-mm": _classes(
+      *_MNLI, dev="dev_mismatched.tsv", test="test_mismatched.tsv"),
+  # The diagnostic rows, for a model that was trained on MNLI.
+  "ax": _classes(
+      *_MNLI, dev="dev_matched.tsv", test="diagnostic.tsv"),
+  "qnli": _classes("question", "sentence", "label"),
+  "rte": _classes("sentence1", "sentence2", "label"),
+  "wnli": _classes("sentence1", "sentence2", "label"),
+}

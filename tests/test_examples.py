@@ -1,0 +1,138 @@
+"""Examples in memory: pieces, orders, batches, outputs in their places."""
+
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf import examples
+from bert_tf.data.input_pipeline import Replicas
+from bert_tf.examples import Examples
+from bert_tf.tokenization import BertTokenizer
+
+TOKENIZER = BertTokenizer(
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"],
+    do_lower_case=True)
+
+
+def encoded(texts, pairs=None, *, choices=1, **targets):
+  return Examples(
+      examples.tokenize(TOKENIZER, texts, pairs, max_seq_length=8),
+      {name: np.array(x) for name, x in targets.items()}, choices)
+
+
+def test_texts_and_pairs_become_pieces(caplog):
+  with caplog.at_level("INFO"):
+    pieces = examples.tokenize(
+        TOKENIZER, ["a b", "", "a a a a a"], ["c", "b", "b b"],
+        max_seq_length=8)
+  assert pieces["input_ids"].to_list() == [
+    [2, 5, 6, 3, 7, 3], [2, 3, 6, 3], [2, 5, 5, 5, 3, 6, 6, 3]]
+  assert pieces["segment_ids"].to_list() == [
+    [0, 0, 0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0, 0, 1, 1, 1]]
+  assert "1 of 3 examples (33.3 %) are longer than 8 pieces" in caplog.text
+  pieces = examples.tokenize(TOKENIZER, ["a b"], max_seq_length=8)
+  assert pieces["input_ids"].to_list() == [[2, 5, 6, 3]]
+
+
+def test_many_texts_keep_their_order():
+  texts = ["a", "a b", "c b a"] * 2000
+  pieces = examples.tokenize(TOKENIZER, texts, max_seq_length=8)
+  assert pieces["input_ids"].to_list() == (
+      [[2, 5, 3], [2, 5, 6, 3], [2, 7, 6, 5, 3]] * 2000)
+
+
+@pytest.mark.parametrize("length, size", [(None, 16), (8, 8), (20, 20)])
+def test_a_batch_is_padded_to_a_multiple_or_to_one_length(length, size):
+  made = encoded(["a", "a b", "c"], label=[3, 4, 5])
+  batch = examples.make_batches_of(made, length=length)(tf.constant([1, 2]))
+  pad = lambda row: row + [0] * (size - len(row))
+  assert batch["input_ids"].numpy().tolist() == [
+    pad([2, 5, 6, 3]), pad([2, 7, 3])]
+  assert batch["input_mask"].numpy().tolist() == [pad([1] * 4), pad([1] * 3)]
+  assert batch["label"].numpy().tolist() == [4, 5]
+
+
+def test_labels_of_pieces_end_in_none():
+  pieces = examples.tokenize(TOKENIZER, ["a b", "c"], max_seq_length=8)
+  pieces["labels"] = tf.ragged.constant([[-1, 0, 1, -1], [-1, 2, -1]], tf.int32)
+  batch = examples.make_batches_of(
+      Examples(pieces, {}), length=5)(tf.constant([1, 0]))
+  assert batch["labels"].numpy().tolist() == [
+    [-1, 2, -1, -1, -1], [-1, 0, 1, -1, -1]]
+
+
+def test_choices_have_an_axis():
+  made = encoded(["a", "b", "c", "a b"], choices=2, label=[0, 1])
+  assert made.number == 2 and made.lengths.tolist() == [3, 4]
+  batch = examples.make_batches_of(made, length=4)(tf.constant([1, 0]))
+  assert batch["input_ids"].numpy().tolist() == [
+    [[2, 7, 3, 0], [2, 5, 6, 3]], [[2, 5, 3, 0], [2, 6, 3, 0]]]
+  assert batch["label"].numpy().tolist() == [1, 0]
+
+
+@hypothesis.given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=300),
+    batch_size=st.integers(1, 40), epochs=st.integers(1, 4),
+    seed=st.integers(0, 2**63))
+def test_epochs_have_all_examples_in_orders_of_their_own(
+    lengths, batch_size, epochs, seed):
+  steps = len(lengths) * epochs // batch_size
+  hypothesis.assume(steps > 0)
+  order = examples.training_order(
+      np.array(lengths), batch_size=batch_size, num_steps=steps, seed=seed)
+  assert order.shape == (steps, batch_size)
+  counts = np.bincount(order.ravel(), minlength=len(lengths))
+  assert set(counts) <= {epochs - 1, epochs} or steps * batch_size < len(
+      lengths) * (epochs - 1) + 1
+  np.testing.assert_array_equal(order, examples.training_order(
+      np.array(lengths), batch_size=batch_size, num_steps=steps, seed=seed))
+
+
+def test_examples_of_about_one_length_go_together():
+  lengths = np.random.RandomState(0).randint(3, 129, 20_000)
+  order = examples.training_order(
+      lengths, batch_size=32, num_steps=1250, seed=1)
+  longest = lengths[order].max(1)
+  # Random batches would be padded to 127 or so, twice what they hold.
+  assert (longest * 32).sum() < 1.06 * lengths[order].sum()
+  # But not from short to long, nor two epochs alike.
+  assert abs(np.corrcoef(longest, np.arange(1250))[0, 1]) < 0.1
+  assert not np.array_equal(order[:625], order[625:])
+
+
+def test_a_run_goes_on_where_it_was_and_replicas_share_a_batch():
+  made = encoded(["a", "a b", "c", "b", "c c c", "b b"], label=np.arange(6))
+  order = examples.training_order(
+      made.lengths, batch_size=2, num_steps=6, seed=2)
+
+  def rows(**options):
+    return [batch["label"].numpy().tolist() for batch in
+            examples.training_batches(made, order, **options)]
+
+  assert rows() == order.tolist()
+  assert rows(first_step=4) == order.tolist()[4:]
+  halves = [rows(replicas=Replicas(first=i, count=1, total=2))
+            for i in range(2)]
+  assert [a + b for a, b in zip(*halves)] == order.tolist()
+
+
+def test_outputs_come_back_in_the_order_of_the_examples():
+  made = encoded(["a b c", "a", "a b c a b", "c b"])
+
+  def model(batch, training):
+    assert not training
+    return {"each": batch["input_ids"] + 10,
+            "sum": tf.reduce_sum(batch["input_ids"], axis=1)}
+
+  outputs = examples.make_predictor(model, made, batch_size=3)()
+  assert outputs["sum"].tolist() == [5 + 18, 5 + 5, 5 + 29, 5 + 13]
+  assert outputs["each"].shape == (4, 16)
+  assert outputs["each"][1].tolist() == [12, 15, 13] + [10] * 13
+
+
+def test_rows_that_end_earlier_get_zeros():
+  joined = examples._joined([np.ones((2, 3, 2)), np.ones((1, 5, 2))])
+  assert joined.shape == (3, 5, 2)
+  assert joined.sum(axis=(1, 2)).tolist() == [6, 6, 10]
