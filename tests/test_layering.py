@@ -18,7 +18,7 @@ FLOORS = (
   ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
    "data.full_sentences", "data.row_packing", "data.masking",
    "data.example_protos", "data.document_store", "data.work_folder",
-   "data.tables", "metrics"),
+   "data.tables", "metrics", "squad_metrics"),
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
