@@ -34,7 +34,7 @@ class _Shown(NamedTuple):
   unit: float = 1.0
 
 
-# On the console, in this order.
+# On the console, in this order; after these the metrics of a task.
 _CONSOLE = {
   "loss": _Shown("loss", "{:.4f}"),
   "mlm_loss": _Shown("mlm loss", "{:.3f}"),
@@ -60,6 +60,9 @@ _CONSOLE = {
 }
 
 
+_NO_METRICS = ("global_step", "time", "step", "split")
+
+
 def format_duration(seconds: float) -> str:
   """Hours, minutes and seconds, as far as they matter.
 
@@ -75,14 +78,18 @@ def format_duration(seconds: float) -> str:
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
-  """The known metrics in one line for people.
+  """The metrics in one line for people.
 
-  >>> format_metrics({"loss": 1.5, "nsp_accuracy": 0.75, "other": 3})
-  'loss 1.5000, nsp accuracy 75.0%'
+  >>> format_metrics({"f1": 0.875, "loss": 1.5, "nsp_accuracy": 0.75})
+  'loss 1.5000, nsp accuracy 75.0%, f1 0.8750'
   """
-  return ", ".join(
-      f"{shown.name} {shown.form.format(metrics[key] / shown.unit)}"
-      for key, shown in _CONSOLE.items() if key in metrics)
+  known = [
+    f"{shown.name} {shown.form.format(metrics[key] / shown.unit)}"
+    for key, shown in _CONSOLE.items() if key in metrics]
+  of_task = [
+    f"{key.replace('_', ' ')} {value:.4f}" for key, value in metrics.items()
+    if key not in _CONSOLE and key not in _NO_METRICS]
+  return ", ".join(known + of_task)
 
 
 class _EventFiles:
