@@ -53,6 +53,15 @@ TASK_FILE = "task.json"
 CHECKPOINT_PREFIX = "bert_model.ckpt"
 KERAS_FILE = "model.keras"
 
+# What many checkpoints lack: those of Transformers' BertForMaskedLM and
+# BertForTokenClassification the pooler, encoders the heads.
+MAY_BE_MISSING = ("bert/pooler/", "cls/")
+# What is made of the variables of a prefix.
+_OUTPUTS = (
+  ("bert/pooler/", "pooled_output"), ("cls/predictions/", "mlm_logits"),
+  ("cls/seq_relationship/", "nsp_logits"),
+)
+
 # The classifier's variables stand at the root in the original's checkpoints.
 _CLASSIFIER_SCOPE = "classifier/"
 
@@ -177,13 +186,16 @@ def match(
 
 def load_weights(
     model: keras.Model, source: ModelSource, *, new: tuple[str, ...] = ()
-) -> None:
+) -> list[str]:
   """Loads all variables of the model from a source, by `names_there`.
 
   Args:
     model: a built model.
     source: where the values are.
     new: prefixes of names that may be missing there and stay as initialized.
+
+  Returns:
+    The names of those that were missing.
 
   Raises:
     InputError: variables are missing or have another shape; all are listed.
@@ -200,6 +212,30 @@ def load_weights(
   fresh = [name for name in variables if name not in found]
   if fresh:
     logging.info("Not there, so initialized: %s.", ", ".join(fresh))
+  return fresh
+
+
+def load_pretrained(model: keras.Model, source: ModelSource) -> list[str]:
+  """`load_weights` of an encoder, alone or with the pretraining heads.
+
+  The pooler and the heads may be missing, as with Transformers: they stay as
+  initialized, and a warning names them.
+
+  Returns:
+    The names of those that were missing.
+
+  Raises:
+    InputError: variables of the encoder are missing, or any have another
+      shape; all are listed.
+  """
+  fresh = load_weights(model, source, new=MAY_BE_MISSING)
+  if fresh:
+    logging.warning(
+        "%s: lacks %s. They are initialized at random: train them before you "
+        "use %s.", source.path, ", ".join(fresh), ", ".join(
+            output for prefix, output in _OUTPUTS
+            if any(name.startswith(prefix) for name in fresh)))
+  return fresh
 
 
 def config_of(source: ModelSource) -> BertConfig:
@@ -211,18 +247,31 @@ def config_of(source: ModelSource) -> BertConfig:
 
 
 def load_encoder(path: str) -> BertEncoder:
-  """The encoder of any path that `open_source` takes, with its pooler."""
+  """The encoder of any path that `open_source` takes, with its pooler.
+
+  A pooler that is missing there is initialized, and a warning says so.
+
+  Raises:
+    InputError: nothing of the kind is there, or it does not fit its config.
+  """
   source = open_source(path)
   encoder = BertEncoder(config_of(source))
-  load_weights(encoder, source)
+  load_pretrained(encoder, source)
   return encoder
 
 
 def load_pretraining_model(path: str) -> BertForPreTraining:
-  """The encoder with both pretraining heads; they must be there."""
+  """The encoder with both pretraining heads.
+
+  The heads and the pooler are initialized where they are missing, and a
+  warning names them.
+
+  Raises:
+    InputError: nothing of the kind is there, or it does not fit its config.
+  """
   source = open_source(path)
   model = BertForPreTraining(config_of(source))
-  load_weights(model, source)
+  load_pretrained(model, source)
   return model
 
 

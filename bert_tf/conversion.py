@@ -33,8 +33,7 @@ from bert_tf.tensorflow_checkpoints import write_checkpoint
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.variable_names import variable_shapes
 
-# What a checkpoint may lack, and what it may have beside it.
-_MAY_BE_MISSING = ("bert/pooler/", "cls/")
+# What a checkpoint may have beside BERT.
 _TASK_HEADS = ("output_", "bilstm/", "cls/squad/")
 
 # What shows the class of Hugging Face, the first that is there, where no
@@ -80,7 +79,8 @@ def bert_tensors(source: ModelSource, config: BertConfig) -> Tensors:
     InputError: variables are missing or have another shape.
   """
   there = checkpoints.match(
-      variable_shapes(config), source, has_head=True, new=_MAY_BE_MISSING)
+      variable_shapes(config), source, has_head=True,
+      new=checkpoints.MAY_BE_MISSING)
   there.update(
       (name, name) for name in source.shapes if name.startswith(_TASK_HEADS))
   left_out = sorted(set(source.shapes) - set(there.values()))

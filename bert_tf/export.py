@@ -15,7 +15,9 @@ Shapes: B texts, S sequence length, H hidden size, M masks in a text, K best
 pieces.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 import os
 import shutil
 from typing import Any
@@ -49,13 +51,18 @@ class Servable(tf.Module):
   """What a SavedModel is made of: variables, tokenizer, functions.
 
   `weights` maps the original's names to raw variables, so that the
-  checkpoint inside the SavedModel has readable keys.
+  checkpoint inside the SavedModel has readable keys. Those that are
+  `untrained` are not among them: who loads it is told that they are missing.
   """
 
-  def __init__(self, model: keras.Model, tokenizer: BertTokenizer):
+  def __init__(
+      self, model: keras.Model, tokenizer: BertTokenizer, *,
+      untrained: Sequence[str] = ()
+  ):
     super().__init__()
     named = checkpoints.checkpoint_names(model)
-    self.weights = {name: v.value for name, v in named.items()}
+    self.weights = {
+      name: v.value for name, v in named.items() if name not in untrained}
     self.tokenizer = tokenizer
 
 
@@ -70,9 +77,10 @@ class ReusableEncoder(Servable):
   trainable_variables = variables = regularization_losses = None
 
   def __init__(
-      self, encoder: BertEncoder, model: keras.Model, tokenizer: BertTokenizer
+      self, encoder: BertEncoder, model: keras.Model,
+      tokenizer: BertTokenizer, *, untrained: Sequence[str] = ()
   ):
-    super().__init__(model, tokenizer)
+    super().__init__(model, tokenizer, untrained=untrained)
     self.trainable_variables = [v.value for v in encoder.trainable_variables]
     self.variables = [
       v.value for v in checkpoints.checkpoint_names(encoder).values()]
@@ -162,21 +170,26 @@ def _fill_mask_signature(
 
 
 def _pretrained(source: checkpoints.ModelSource, config: BertConfig):
-  """(model, encoder) of a checkpoint with or without the pretraining heads."""
+  """Of a checkpoint with or without the pretraining heads.
+
+  Returns:
+    The model, its encoder, and the names of what is missing, so untrained.
+  """
   has_heads = any(name.startswith("cls/predictions") for name in source.shapes)
   model = BertForPreTraining(config) if has_heads else BertEncoder(config)
-  checkpoints.load_weights(model, source)
-  return model, model.encoder if has_heads else model
+  untrained = checkpoints.load_pretrained(model, source)
+  return model, model.encoder if has_heads else model, untrained
 
 
 def _make_pretrained(source, config, tokenizer):
-  model, encoder = _pretrained(source, config)
+  model, encoder, untrained = _pretrained(source, config)
   embedding = _embedding_signature(encoder, tokenizer)
   signatures = {"serving_default": embedding, "embedding": embedding}
   # From left to right a piece predicts the next one, and no [MASK].
   if model is not encoder and not config.is_causal:
     signatures["fill_mask"] = _fill_mask_signature(model, tokenizer)
-  return ReusableEncoder(encoder, model, tokenizer), signatures
+  servable = ReusableEncoder(encoder, model, tokenizer, untrained=untrained)
+  return servable, signatures
 
 
 def _make_finetuned(

@@ -79,17 +79,23 @@ def _failure(call: Callable[[], Any]) -> str | None:
   return None
 
 
-def _why_not(
+def _load(
     shapes: dict[str, tuple[int, ...]], source: ModelSource, *,
     has_head: bool, unreadable: dict[str, str]
-) -> str | None:
-  """Why a model of these variables does not load, or None if it does."""
+) -> tuple[str | None, list[str]]:
+  """How a model of these variables loads, as `checkpoints.load_pretrained`.
+
+  Returns:
+    Why it does not, or None; the names that would be initialized.
+  """
   try:
-    found = checkpoints.match(shapes, source, has_head=has_head)
+    found = checkpoints.match(
+        shapes, source, has_head=has_head, new=checkpoints.MAY_BE_MISSING)
   except InputError as error:
-    return str(error)
-  return next((unreadable[name] for name in found.values()
-               if name in unreadable), None)
+    return str(error), []
+  failure = next((unreadable[name] for name in found.values()
+                  if name in unreadable), None)
+  return failure, sorted(set(shapes) - set(found))
 
 
 def _describe_fit(
@@ -104,22 +110,24 @@ def _describe_fit(
   """
   failure = _failure(lambda: checkpoints.config_of(source))
   if failure:
-    return {"loads": {"encoder": failure}, "missing": [], "extra": []}
+    return {"loads": {"encoder": failure}, "initialized": {}, "missing": [],
+            "extra": []}
   shapes = variable_shapes(source.config)
   encoder = {name: shape for name, shape in shapes.items()
              if name.startswith("bert/")}
-  needed, loads = set(), {}
+  needed, loads, initialized = set(), {}, {}
   for kind, part, has_head in (
       ("encoder", encoder, False), ("pretraining model", shapes, True)):
     needed.update(checkpoints.names_there(
         part, source, has_head=has_head).values())
-    loads[kind] = _why_not(
+    loads[kind], initialized[kind] = _load(
         part, source, has_head=has_head, unreadable=unreadable)
   loads["tokenizer"] = _failure(
       lambda: checkpoints.find_tokenizer(source, source.config))
   present = set(source.shapes)
   return {
     "loads": loads,
+    "initialized": initialized,
     "missing": sorted(needed - present),
     "extra": sorted(present - needed),
   }
@@ -133,7 +141,8 @@ def describe(source: ModelSource) -> dict[str, Any]:
     each part; `variables`, a list of `name`, `shape`, `norm` (of all values;
     null with an `error` where they cannot be read or are not finite);
     `missing` and `extra`, beside what a model for pretraining has; `loads`,
-    null where it does, or else the error.
+    null where it does, or else the error; `initialized`, by model, the names
+    that stay at random because they are missing.
   """
   parts = _by_part(source.shapes)
   variables = [
@@ -219,9 +228,12 @@ def description_lines(found: dict[str, Any]) -> list[str]:
     "",
     f"  missing: {_shortened(found['missing'])}",
     f"  extra: {_shortened(found['extra'])}"]
-  lines += [
-    f"  {what}: " + (f"does not load: {failure}" if failure else "loads")
-    for what, failure in found["loads"].items()]
+  for what, failure in found["loads"].items():
+    random = found["initialized"].get(what)
+    line = "loads" + (
+        f", but for {_shortened(random)}, which are initialized at random"
+        if random else "")
+    lines.append(f"  {what}: {f'does not load: {failure}' if failure else line}")
   return lines
 
 

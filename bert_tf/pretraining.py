@@ -31,8 +31,6 @@ from bert_tf.heads import BertForPreTraining
 from bert_tf.reporting import write_results
 from bert_tf.tokenization import BertTokenizer
 
-# What some checkpoints lack stays as initialized.
-_MAY_BE_NEW = ("cls/", "bert/pooler/")
 _OBJECTIVES = {
   "masked_lm": losses.PRETRAINING, "left_to_right": losses.LEFT_TO_RIGHT}
 
@@ -225,7 +223,7 @@ def run(config: PretrainingConfig) -> dict[str, float]:
 
   def load_weights():
     if inputs.source:
-      checkpoints.load_weights(model, inputs.source, new=_MAY_BE_NEW)
+      checkpoints.load_pretrained(model, inputs.source)
 
   def make_batches(first_step, replicas):
     return input_pipeline.training_batches(

@@ -222,6 +222,56 @@ def test_missing_and_misshapen_variables_are_all_named(tmp_path):
   checkpoints.load_weights(classifier, source, new=("output_",))
 
 
+def write_huggingface(directory, source, *, change):
+  """The model of `source` with other tensors: change(tensors) -> tensors."""
+  safetensors = pytest.importorskip("safetensors.numpy")
+  directory.mkdir()
+  for name in ("config.json", "vocab.txt"):
+    shutil.copy(source / name, directory)
+  tensors = safetensors.load_file(source / "model.safetensors")
+  safetensors.save_file(change(tensors), directory / "model.safetensors")
+  return str(directory)
+
+
+# The parts that classes of Transformers save, and what is then untrained.
+@pytest.mark.parametrize("lacks, untrained", [
+  (("bert.pooler", "cls.seq"), "before you use pooled_output, nsp_logits."),
+  (("cls.",), "before you use mlm_logits, nsp_logits."),
+  (("bert.pooler", "cls."),
+   "before you use pooled_output, mlm_logits, nsp_logits."),
+])
+def test_a_missing_pooler_and_missing_heads_are_initialized_and_told(
+    shared, tmp_path, caplog, lacks, untrained):
+  golden = shared / "golden" / "huggingface_checkpoint"
+  directory = write_huggingface(
+      tmp_path / "less", golden, change=lambda tensors: {
+        key: x for key, x in tensors.items() if not key.startswith(lacks)})
+  model = checkpoints.load_pretraining_model(directory)
+  assert untrained in caplog.text and f"{directory}: lacks" in caplog.text
+  complete = checkpoints.checkpoint_names(
+      checkpoints.load_pretraining_model(str(golden)))
+  names = tuple(prefix.replace(".", "/") for prefix in lacks)
+  for name, variable in checkpoints.checkpoint_names(model).items():
+    assert (name in caplog.text) == name.startswith(names)
+    if not name.startswith(names):
+      np.testing.assert_array_equal(variable, complete[name])
+  caplog.clear()
+  checkpoints.load_encoder(directory)
+  assert ("before you use pooled_output." in caplog.text) == (
+      "bert.pooler" in lacks)
+  assert "logits" not in caplog.text
+
+
+def test_a_missing_variable_of_the_encoder_is_an_error(shared, tmp_path):
+  directory = write_huggingface(
+      tmp_path / "less", shared / "golden" / "huggingface_checkpoint",
+      change=lambda tensors: {
+        key: x for key, x in tensors.items() if "1.output.dense" not in key})
+  for load in (checkpoints.load_encoder, checkpoints.load_pretraining_model):
+    with pytest.raises(InputError, match="layer_1/output/dense/bias: missing"):
+      load(directory)
+
+
 def test_a_vocabulary_of_another_size_is_refused(tmp_path):
   save(tmp_path, BertForPreTraining(CONFIG))
   (tmp_path / "vocab.txt").write_text("\n".join([*ENTRIES, "more"]) + "\n")

@@ -29,6 +29,7 @@ from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
 from bert_tf.tasks import TASKS
+from bert_tf.tensorflow_checkpoints import write_checkpoint
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import SPECIAL_TOKENS
 from saved_model_loader import Loader
@@ -666,6 +667,32 @@ def test_fine_tuning_starts_from_an_export_as_from_its_model_directory(
   for name, value in one.items():
     np.testing.assert_array_equal(value, two[name], err_msg=name)
     assert name.startswith("output_") or (value != start.read(name)).any()
+
+
+def test_what_was_not_there_is_not_in_an_export_either(
+    pretrained, tmp_path, caplog):
+  source = checkpoints.open_source(pretrained.model_dir)
+  lacks = ("bert/pooler/", "cls/seq_relationship/")
+  names = [name for name in source.shapes if not name.startswith(lacks)]
+  model_dir = tmp_path / "model"
+  shutil.copytree(pretrained.model_dir, model_dir)
+  write_checkpoint(str(model_dir / "bert_model.ckpt"), names, source.read)
+  path = export.run(ExportConfig(
+      model_dir=str(model_dir), export_dir=str(tmp_path / "export")), TASKS)
+  assert "bert/pooler/dense/kernel" in caplog.text
+  assert sorted(checkpoints.open_source(path).shapes) == sorted(names)
+  again, complete = (
+    tf.saved_model.load(p) for p in (path, pretrained.path))
+  # What needs neither answers as before.
+  for signature in ("embedding", "fill_mask"):
+    answer, expected = (
+      loaded.signatures[signature](text=tf.constant(["the [MASK] sat"]))
+      for loaded in (again, complete))
+    for name in expected:
+      np.testing.assert_array_equal(answer[name], expected[name])
+  caplog.clear()
+  checkpoints.load_encoder(path)
+  assert f"{path}: lacks bert/pooler/dense/kernel" in caplog.text
 
 
 # A real model.

@@ -1,5 +1,6 @@
 """What a checkpoint is and holds, and how two differ."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -73,8 +74,31 @@ def test_what_is_missing_and_what_is_extra_is_named(tmp_path):
     "cls/predictions/output_bias", "cls/seq_relationship/output_bias",
     "cls/seq_relationship/output_weights"]
   assert found["loads"]["encoder"] is None
-  assert "cls/predictions/output_bias: missing" in (
-      found["loads"]["pretraining model"])
+  assert found["loads"]["pretraining model"] is None
+  assert found["initialized"] == {
+    "encoder": [], "pretraining model": found["missing"]}
+
+
+def test_a_missing_pooler_is_told_and_a_missing_layer_does_not_load(tmp_path):
+  path = save(tmp_path, BertForPreTraining(CONFIG))
+  source = checkpoints.open_source(path)
+  without = {name: shape for name, shape in source.shapes.items()
+             if not name.startswith("bert/pooler/")}
+  pooler = ["bert/pooler/dense/bias", "bert/pooler/dense/kernel"]
+  found = inspection.describe(dataclasses.replace(source, shapes=without))
+  assert found["missing"] == pooler
+  assert found["initialized"] == {
+    "encoder": pooler, "pretraining model": pooler}
+  assert found["loads"]["encoder"] is found["loads"]["pretraining model"] is None
+  assert (
+    "  encoder: loads, but for bert/pooler/dense/bias, "
+    "bert/pooler/dense/kernel, which are initialized at random"
+  ) in inspection.description_lines(found)
+  del without[BIAS]
+  found = inspection.describe(dataclasses.replace(source, shapes=without))
+  for kind in ("encoder", "pretraining model"):
+    assert f"{BIAS}: missing" in found["loads"][kind]
+    assert found["initialized"][kind] == []
 
 
 def test_values_that_are_no_numbers_are_named(tmp_path):
