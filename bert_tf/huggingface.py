@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -111,6 +112,12 @@ def to_huggingface_config(
     **(to_huggingface_task(task) if task else {}),
   }
 
+# The masked-LM head's own copies, in our names, and what they are copies of.
+_COPIES = {
+  "cls/predictions/decoder/kernel": "bert/embeddings/word_embeddings",
+  "cls/predictions/decoder/bias": "cls/predictions/output_bias",
+}
+
 
 def _import_safetensors(what: str):
   """The optional package; `what` needs it."""
@@ -203,6 +210,50 @@ def _open_h5(path: str) -> Tensors:
   return Tensors(shapes, lambda name: file[name][()])
 
 
+def _is_copy(tensors: Tensors, copy: str) -> bool:
+  """Whether both are there and hold the same values."""
+  if not {copy, _COPIES[copy]} <= tensors.shapes.keys():
+    return True
+  array, original = tensors.read(copy), tensors.read(_COPIES[copy])
+  if copy.endswith("/kernel"):
+    array = array.T
+  return np.array_equal(array, original)
+
+
+def _without_copies(tensors: Tensors, *, path: str) -> Tensors:
+  """The tensors but for `_COPIES`; a bias that is there alone gets our name.
+
+  Reading a variable of the masked-LM head compares them first, so that an
+  encoder alone loads whatever they hold.
+
+  Args:
+    tensors: in the original's names.
+    path: of their file, for errors.
+  """
+  copies = [name for name in _COPIES if name in tensors.shapes]
+  place = {name: name for name in tensors.shapes if name not in copies}
+  for copy in copies:
+    place.setdefault(_COPIES[copy], copy)
+
+  @functools.cache
+  def check():
+    for copy in copies:
+      require(
+          _is_copy(tensors, copy),
+          f"{path}: {copy} differs from {_COPIES[copy]}. The masked-LM head "
+          "has one table and one bias here (tie_word_embeddings: true), so "
+          "this one cannot be loaded; load_encoder and run_finetuning.py do "
+          "without it.")
+
+  def read(name):
+    if name.startswith("cls/predictions/"):
+      check()
+    return tensors.read(place[name])
+
+  return Tensors(
+      {name: tensors.shapes[there] for name, there in place.items()}, read)
+
+
 # The weights' file, what reads it, and how its variables become ours.
 _WEIGHTS: tuple[tuple[str, Callable, Callable, Callable], ...] = (
   ("model.safetensors", _open_safetensors, huggingface_name, turn_huggingface),
@@ -217,7 +268,8 @@ def _open_weights(directory: str) -> tuple[str, Tensors]:
   for name, open_tensors, name_of_key, turn in _WEIGHTS:
     path = os.path.join(directory, name)
     if files.exists(path):
-      return name, under_our_names(open_tensors(path), name_of_key, turn)
+      tensors = under_our_names(open_tensors(path), name_of_key, turn)
+      return name, _without_copies(tensors, path=path)
   if any(re.fullmatch(r"pytorch_model.*\.bin", name)
          for name in files.list_directory(directory)):
     refuse_pickle(directory)

@@ -229,11 +229,12 @@ def description_lines(found: dict[str, Any]) -> list[str]:
     f"  missing: {_shortened(found['missing'])}",
     f"  extra: {_shortened(found['extra'])}"]
   for what, failure in found["loads"].items():
-    random = found["initialized"].get(what)
-    line = "loads" + (
-        f", but for {_shortened(random)}, which are initialized at random"
-        if random else "")
-    lines.append(f"  {what}: {f'does not load: {failure}' if failure else line}")
+    line, random = "loads", found["initialized"].get(what)
+    if failure:
+      line = f"does not load: {failure}"
+    elif random:
+      line += f", but for {_shortened(random)}, which are initialized at random"
+    lines.append(f"  {what}: {line}")
   return lines
 
 

@@ -272,6 +272,55 @@ def test_a_missing_variable_of_the_encoder_is_an_error(shared, tmp_path):
       load(directory)
 
 
+TABLE = "bert.embeddings.word_embeddings.weight"
+BIAS = "cls.predictions.bias"
+DECODER = "cls.predictions.decoder"
+
+
+@pytest.mark.parametrize("of_bias", [
+  lambda bias: {BIAS: bias, f"{DECODER}.bias": bias},
+  lambda bias: {f"{DECODER}.bias": bias},
+  lambda bias: {BIAS: bias},
+])
+def test_copies_of_the_table_and_the_bias_are_passed_over(
+    shared, tmp_path, of_bias):
+  golden = shared / "golden" / "huggingface_checkpoint"
+
+  def change(tensors):
+    # A copy, since safetensors may refuse two names of one array.
+    table, bias = tensors[TABLE].copy(), tensors.pop(BIAS)
+    return {**tensors, f"{DECODER}.weight": table, **of_bias(bias)}
+
+  directory = write_huggingface(tmp_path / "tied", golden, change=change)
+  config_file = tmp_path / "tied" / "config.json"
+  config_file.write_text(json.dumps({
+    **json.loads(config_file.read_text()), "tie_word_embeddings": False}))
+  assert_huggingface_outputs(directory, shared)
+  assert sorted(checkpoints.open_source(directory).shapes) == sorted(
+      checkpoints.open_source(str(golden)).shapes)
+
+
+@pytest.mark.parametrize("key, original", [
+  (f"{DECODER}.weight", TABLE), (f"{DECODER}.bias", BIAS)])
+def test_an_output_table_of_its_own_is_refused_with_the_head_alone(
+    shared, tmp_path, key, original):
+
+  def change(tensors):
+    own = tensors[original].copy()
+    own.flat[-1] += 1
+    return {**tensors, key: own}
+
+  golden = shared / "golden" / "huggingface_checkpoint"
+  directory = write_huggingface(tmp_path / "untied", golden, change=change)
+  error = load_error(directory)
+  assert "model.safetensors: cls/predictions/decoder/" in error
+  assert "differs from" in error and "load_encoder" in error
+  inputs = {"input_ids": np.array([[2, 9, 3]])}
+  np.testing.assert_array_equal(*(
+    checkpoints.load_encoder(path)(inputs)["sequence_output"]
+    for path in (directory, str(golden))))
+
+
 def test_a_vocabulary_of_another_size_is_refused(tmp_path):
   save(tmp_path, BertForPreTraining(CONFIG))
   (tmp_path / "vocab.txt").write_text("\n".join([*ENTRIES, "more"]) + "\n")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -89,7 +90,8 @@ def test_a_missing_pooler_is_told_and_a_missing_layer_does_not_load(tmp_path):
   assert found["missing"] == pooler
   assert found["initialized"] == {
     "encoder": pooler, "pretraining model": pooler}
-  assert found["loads"]["encoder"] is found["loads"]["pretraining model"] is None
+  assert found["loads"]["encoder"] is None
+  assert found["loads"]["pretraining model"] is None
   assert (
     "  encoder: loads, but for bert/pooler/dense/bias, "
     "bert/pooler/dense/kernel, which are initialized at random"
@@ -163,6 +165,19 @@ def test_slots_of_an_optimizer_are_a_part_of_their_own(shared):
   assert found["sizes"]["optimizer"] == 2 * parameters + 1
   assert list(found["sizes"])[-1] == "optimizer"
   assert "global_step" in found["extra"]
+
+
+def test_an_output_table_of_its_own_is_told(shared, tmp_path):
+  safetensors = pytest.importorskip("safetensors.numpy")
+  golden = shared / "golden" / "huggingface_checkpoint"
+  shutil.copytree(golden, tmp_path / "model")
+  tensors = safetensors.load_file(golden / "model.safetensors")
+  tensors["cls.predictions.decoder.weight"] = (
+      2 * tensors["bert.embeddings.word_embeddings.weight"])
+  safetensors.save_file(tensors, tmp_path / "model" / "model.safetensors")
+  found = describe(str(tmp_path / "model"))
+  assert found["loads"]["encoder"] is None
+  assert "decoder/kernel differs" in found["loads"]["pretraining model"]
 
 
 @pytest.mark.parametrize("form, extra", [
