@@ -48,6 +48,7 @@ from bert_tf.tokenization import BertTokenizer
 from bert_tf.variable_names import NEXT_SENTENCE_POOLER
 from bert_tf.variable_names import POOLER
 from bert_tf.vocabulary_files import TOKENIZER_CONFIG
+from bert_tf.vocabulary_files import TOKENIZER_JSON
 
 TASK_FILE = "task.json"
 CHECKPOINT_PREFIX = "bert_model.ckpt"
@@ -316,7 +317,7 @@ def find_tokenizer(
         os.path.join(files.directory_of(config_file), VOCAB_FILE))
   require(
       bool(vocab_file),
-      f"Found no {VOCAB_FILE} beside "
+      f"Found no {VOCAB_FILE} and no {TOKENIZER_JSON} beside "
       f"{source.path if source else config_file}; name one with "
       "--vocab_file.")
   tokenizer = BertTokenizer.from_file(vocab_file, do_lower_case=do_lower_case)
@@ -327,10 +328,20 @@ def find_tokenizer(
   return tokenizer
 
 
-def load_tokenizer(path: str) -> BertTokenizer:
-  """The tokenizer of any path that `open_source` takes."""
+def load_tokenizer(
+    path: str, *, do_lower_case: bool | None = None
+) -> BertTokenizer:
+  """The tokenizer of any path that `open_source` takes.
+
+  `do_lower_case` None asks what stands beside the vocabulary, then the
+  vocabulary itself.
+
+  Raises:
+    InputError: as `find_tokenizer`, and as `find_casing` where it is None.
+  """
   source = open_source(path)
-  return find_tokenizer(source, config_of(source))
+  return find_tokenizer(
+      source, config_of(source), do_lower_case=do_lower_case)
 
 
 def write_tokenizer(directory: str, tokenizer: BertTokenizer) -> None:

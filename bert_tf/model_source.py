@@ -19,6 +19,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.errors import one_line
+from bert_tf.vocabulary_files import TOKENIZER_JSON
 
 CONFIG_FILE = "bert_config.json"
 VOCAB_FILE = "vocab.txt"
@@ -54,7 +55,9 @@ class ModelSource:
   @property
   def vocab_file(self) -> str | None:
     """The vocabulary in the directory, if there is one."""
-    return existing(os.path.join(self.directory, VOCAB_FILE))
+    return next(filter(None, (
+      existing(os.path.join(self.directory, name))
+      for name in (VOCAB_FILE, TOKENIZER_JSON))), None)
 
 
 def existing(path: str) -> str | None:

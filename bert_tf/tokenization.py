@@ -87,10 +87,10 @@ class BertTokenizer(tf.Module):
   def from_file(
       cls, path: str, do_lower_case: bool | None = None
   ) -> "BertTokenizer":
-    """The tokenizer of a vocabulary file, an entry a line.
+    """The tokenizer of a vocabulary file, an entry a line, or tokenizer.json.
 
-    `do_lower_case` None asks `tokenizer_config.json` beside the file, then
-    the vocabulary itself (`find_casing`).
+    `do_lower_case` None asks `tokenizer_config.json` and `tokenizer.json`
+    beside the file, then the vocabulary itself (`find_casing`).
 
     Raises:
       InputError: as `read_vocabulary` and `find_casing`.

