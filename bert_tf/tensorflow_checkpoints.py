@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -39,17 +40,45 @@ def open_reader(prefix: str):
   return tf.compat.v1.train.NewCheckpointReader(prefix)
 
 
+def _warn_if_cut(prefix: str, reader, data_files: list[str]) -> None:
+  """Warns where the data is shorter than all numbers of the index.
+
+  Each value is checked when it is read, and those in front of the cut are
+  good: so a cut in what a model does not take is no error.
+  """
+  types, shapes = (
+    reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map())
+  needed = sum(
+      math.prod(shapes[name]) * kind.size for name, kind in types.items()
+      if kind != tf.string)
+  there = sum(files.size(path) for path in data_files)
+  if there < needed:
+    logging.warning(
+        "%s: its data files have %d bytes, its index needs %d or more: they "
+        "are cut. Copy them again.", prefix, there, needed)
+
+
 def _open_checkpoint(prefix: str) -> Tensors:
-  """The variables of a checkpoint, under the names that stand there."""
+  """The variables of a checkpoint, under the names that stand there.
+
+  A checkpoint that is cut opens, with a warning; reading what is not there
+  any more is an error.
+  """
   directory, start = files.directory_of(prefix), os.path.basename(prefix)
+  data_files = []
   for name in sorted(files.list_directory(directory or os.curdir)):
-    if name == f"{start}.index" or name.startswith(f"{start}.data-"):
-      require_weights(os.path.join(directory, name))
+    path = os.path.join(directory, name)
+    if name.startswith(f"{start}.data-"):
+      data_files.append(path)
+    if name == f"{start}.index" or path in data_files:
+      require_weights(path)
   try:
     reader = open_reader(prefix)
   except tf.errors.OpError as error:
     raise InputError(f"{prefix}: cannot be read as a checkpoint: "
                      f"{one_line(error)}.") from None
+
+  _warn_if_cut(prefix, reader, data_files)
 
   def read(name):
     try:

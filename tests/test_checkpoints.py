@@ -397,6 +397,29 @@ def test_weights_that_are_not_whole_are_refused(
     assert "cannot be read" in error and "Is the file whole?" in error
 
 
+# All bytes of the file, but for those of tf-models' object graph. There the
+# encoder is at the end.
+@pytest.mark.parametrize("form, numbers, loads", [
+  ("google_checkpoint", 130204, True),
+  ("google_checkpoint_with_adam", 8420, True),
+  ("tf_models_checkpoint", 139284, False)])
+def test_a_checkpoint_that_is_cut_is_told_though_it_may_load(
+    shared, tmp_path, caplog, form, numbers, loads):
+  shutil.copytree(shared / "golden" / form, tmp_path / form)
+  whole = checkpoints.load_encoder(str(tmp_path / form))
+  assert "are cut" not in caplog.text
+  data = tmp_path / form / "bert_model.ckpt.data-00000-of-00001"
+  data.write_bytes(data.read_bytes()[:numbers - 1])
+  checkpoints.open_source(str(tmp_path / form))
+  assert f"have {numbers - 1} bytes, its index needs {numbers}" in caplog.text
+  if not loads:
+    assert "Is the file whole?" in load_error(tmp_path / form)
+    return
+  cut = checkpoints.load_encoder(str(tmp_path / form))
+  for one, two in zip(cut.weights, whole.weights, strict=True):
+    np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize("form, weights", WEIGHTS[:2])
 def test_a_damaged_byte_in_a_checkpoint_is_noticed(
     shared, tmp_path, form, weights):
