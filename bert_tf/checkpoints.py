@@ -145,12 +145,13 @@ def names_there(
 
   Where the next-sentence head has a pooler of its own, as that of tf-models,
   a model with a head takes that one, as tf-models does it in pretraining and
-  in fine-tuning; an encoder alone takes the encoder's.
+  in fine-tuning; an encoder alone takes the encoder's, if it has one.
   """
   there = {name: name for name in names}
-  for name in there if has_head else ():
+  for name in there:
     own = name.replace(POOLER, NEXT_SENTENCE_POOLER)
-    there[name] = own if own in source.shapes else name
+    if own in source.shapes and (has_head or name not in source.shapes):
+      there[name] = own
   return there
 
 

@@ -151,12 +151,16 @@ def open_checkpoint(prefix: str) -> ModelSource:
   form = "checkpoint"
   if _OBJECT_GRAPH in tensors.shapes:
     form = "tf-models checkpoint"
+    keys = ", ".join(list(tensors.shapes)[1:4])  # After the object graph.
     tensors = _objects(
         tensors, root="", rename=tf_models_name, turn=turn_tf_models)
     require(
         any(name.startswith("bert/encoder/") for name in tensors.shapes),
-        f"{prefix}: is an object-based checkpoint, but holds no encoder of "
-        "tf-models' BertPretrainerV2 (encoder/_transformer_layers/...).")
+        f"{prefix}: is an object-based checkpoint, but its keys are not those "
+        "of tf-models' BertPretrainerV2 (encoder/_transformer_layers/...) or "
+        f"of an encoder alone (model/layer_with_weights-4/...): {keys}, ... "
+        "Where the encoder is a layer of another model, save it alone there: "
+        "tf.train.Checkpoint(model=encoder).write(...).")
     config = _tf_models_config(config, tensors)
   return ModelSource(
       path=prefix, form=form, directory=directory, config=config,

@@ -11,6 +11,7 @@ Standard library only.
 """
 
 from collections.abc import Iterable
+import re
 from typing import Any
 
 from bert_tf.config import BertConfig
@@ -48,6 +49,15 @@ _HUGGINGFACE_H5_NAMES = (
   ("embeddings/embeddings", "embeddings"),
   ("layer_._", "layer_"),
 )
+# Until 2021 tf-models' encoder was a functional Keras model, whose layers are
+# counted: these four, the blocks, the pooler. So released keras_bert files
+# and bert/v3 have them; converters of Transformers and KerasHub say the same.
+_TF_MODELS_COUNTED = re.compile(
+    r"(?:model/|encoder/)?layer_with_weights-(\d+)/(?!layer_with_weights-)(.*)")
+_TF_MODELS_FIRST = (
+  "_embedding_layer", "_position_embedding_layer", "_type_embedding_layer",
+  "_embedding_norm_layer",
+)
 _TF_MODELS_NAMES = (
   ("masked_lm/embedding_table", "bert/embeddings/word_embeddings"),
   ("encoder/_embedding_layer/embeddings", "bert/embeddings/word_embeddings"),
@@ -62,6 +72,7 @@ _TF_MODELS_NAMES = (
   ("/_attention_layer/_key_dense/", "/attention/self/key/"),
   ("/_attention_layer/_value_dense/", "/attention/self/value/"),
   ("/_attention_layer/_output_dense/", "/attention/output/dense/"),
+  ("/_attention_output_dense/", "/attention/output/dense/"),
   ("/_attention_layer_norm/", "/attention/output/LayerNorm/"),
   ("/_intermediate_dense/", "/intermediate/dense/"),
   ("/_output_dense/", "/output/dense/"),
@@ -132,6 +143,7 @@ def huggingface_name(name: str) -> str:
   >>> huggingface_name("encoder.layer.0.attention.self.query.weight")
   'bert/encoder/layer_0/attention/self/query/kernel'
   """
+  name = name.removeprefix("module.")  # Of PyTorch's DataParallel.
   if name.startswith(("embeddings.", "encoder.", "pooler.")):
     name = f"bert.{name}"
   name = _replaced(name, _HUGGINGFACE_NAMES)
@@ -176,14 +188,32 @@ def turn_huggingface_h5(name: str, array: Any) -> Any:
   return array.T if name.endswith("output_weights") else array
 
 
+def _attribute_of_counted(name: str) -> str:
+  """The name by attributes of a variable in a layer that is counted."""
+  found = _TF_MODELS_COUNTED.fullmatch(name)
+  if not found:
+    return name
+  number, rest = int(found[1]), found[2]
+  if number < len(_TF_MODELS_FIRST):
+    return f"encoder/{_TF_MODELS_FIRST[number]}/{rest}"
+  if rest in ("kernel", "bias"):
+    return f"encoder/_pooler_layer/{rest}"
+  block = number - len(_TF_MODELS_FIRST)
+  return f"encoder/_transformer_layers/{block}/{rest}"
+
+
 def tf_models_name(name: str) -> str:
   """The original's name of a variable of tf-models' `BertPretrainerV2`.
+
+  Or of its encoder alone, of which older ones count their layers.
 
   >>> tf_models_name(
   ...     "encoder/_transformer_layers/0/_attention_layer/_key_dense/bias")
   'bert/encoder/layer_0/attention/self/key/bias'
+  >>> tf_models_name("model/layer_with_weights-4/_output_dense/bias")
+  'bert/encoder/layer_0/output/dense/bias'
   """
-  return _replaced(name, _TF_MODELS_NAMES)
+  return _replaced(_attribute_of_counted(name), _TF_MODELS_NAMES)
 
 
 def turn_tf_models(name: str, array: Any) -> Any:

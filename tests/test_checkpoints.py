@@ -17,6 +17,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
+from bert_tf.tensorflow_checkpoints import write_checkpoint
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.variable_names import variable_shapes
 
@@ -101,6 +102,76 @@ def test_tf_models_checkpoint_gives_its_outputs(shared):
     np.testing.assert_allclose(heads[name], expected[name], atol=1e-5)
 
 
+# What older encoders count, by the attributes that newer ones have.
+COUNTED = {
+  "_embedding_layer": 0, "_position_embedding_layer": 1,
+  "_type_embedding_layer": 2, "_embedding_norm_layer": 3,
+  "_transformer_layers/0": 4, "_transformer_layers/1": 5,
+  "_transformer_layers/2": 6, "_pooler_layer": 7}
+
+
+def write_counted(directory, source, *, prefix, keep, changes=()):
+  """The tf-models checkpoint of `source` with its encoder's layers counted."""
+  directory.mkdir()
+  shutil.copy(source / "bert_config.json", directory)
+  reader = tf.train.load_checkpoint(str(source / "bert_model.ckpt"))
+  keys = {}
+  for key in reader.get_variable_to_shape_map():
+    # A variable that two objects share has the key of one of them.
+    new = key.replace(
+        "masked_lm/embedding_table", "encoder/_embedding_layer/embeddings")
+    for attribute, number in COUNTED.items():
+      new = new.replace(
+          f"encoder/{attribute}/", f"{prefix}layer_with_weights-{number}/")
+    for old, replacement in changes:
+      new = new.replace(old, replacement)
+    if keep(new):
+      keys[new] = key
+  write_checkpoint(
+      str(directory / "bert_model.ckpt"), sorted(keys),
+      lambda new: reader.get_tensor(keys[new]))
+  return str(directory)
+
+
+def test_tf_models_encoders_that_count_their_layers_load(
+    shared, tmp_path, caplog):
+  golden = shared / "golden" / "tf_models_checkpoint"
+  expected = np.load(golden / "expected_outputs.npz")
+  inputs = inputs_of(expected)
+  # As keras_bert was released: an encoder alone.
+  alone = write_counted(
+      tmp_path / "alone", golden, prefix="model/", changes=[
+        ("_attention_layer/_output_dense", "_attention_output_dense")],
+      keep=lambda key: key.startswith(("model/layer_", "_CHECK")))
+  outputs = checkpoints.load_encoder(alone)(inputs)
+  for name, result in (
+      ("layer_2", outputs["sequence_output"]),
+      ("pooled_output", outputs["pooled_output"])):
+    np.testing.assert_allclose(result, expected[name], atol=1e-5)
+  # As bert/v3 was: with the heads, and the next-sentence head's pooler alone.
+  whole = write_counted(
+      tmp_path / "whole", golden, prefix="encoder/",
+      keep=lambda key: "layer_with_weights-7" not in key)
+  heads = checkpoints.load_pretraining_model(whole)(inputs)
+  for name in ("mlm_logits", "nsp_logits"):
+    np.testing.assert_allclose(heads[name], expected[name], atol=1e-5)
+  source = checkpoints.open_source(whole)
+  np.testing.assert_array_equal(
+      checkpoints.load_encoder(whole).pooler.kernel,
+      source.read("cls/seq_relationship/pooler/dense/kernel"))
+  assert "lacks" not in caplog.text
+
+
+def test_an_encoder_inside_another_model_is_told(shared, tmp_path):
+  directory = write_counted(
+      tmp_path / "inside", shared / "golden" / "tf_models_checkpoint",
+      prefix="model/layer_with_weights-0/",
+      keep=lambda key: key.startswith(("model/layer_", "_CHECK")))
+  error = load_error(directory)
+  assert ": model/layer_with_weights-0/layer_with_weights-0/emb" in error
+  assert "save it alone" in error
+
+
 def write_shards(directory, source):
   """The model of `source` in two files with an index."""
   safetensors = pytest.importorskip("safetensors.numpy")
@@ -163,6 +234,56 @@ def test_a_real_tokenizer_json_alone_is_the_same_tokenizer(shared, tmp_path):
       tokenizer(list(expected["texts"]))["input_ids"], expected["input_ids"])
   cased = checkpoints.load_tokenizer(str(tmp_path), do_lower_case=False)
   assert cased.do_lower_case is False
+
+
+def old_names(tensors):
+  """As the first PyTorch code named them."""
+  return {
+    key.replace("LayerNorm.weight", "LayerNorm.gamma")
+    .replace("LayerNorm.bias", "LayerNorm.beta"): x
+    for key, x in tensors.items()}
+
+
+# What stands before the names of an encoder. An encoder alone has none; the
+# last is PyTorch's DataParallel.
+PREFIXES = [("bert.", ""), ("bert.", "bert."), ("", "module.")]
+
+
+@pytest.mark.parametrize("rename", [dict, old_names])
+@pytest.mark.parametrize("old, new", PREFIXES)
+@pytest.mark.parametrize("in_shards", [False, True])
+def test_other_names_in_safetensors_are_the_same_variables(
+    shared, tmp_path, rename, old, new, in_shards):
+  golden = shared / "golden" / "huggingface_checkpoint"
+  directory = write_huggingface(
+      tmp_path / "renamed", golden, change=lambda tensors: {
+        new + key.removeprefix(old) if key.startswith(old) else key: x
+        for key, x in rename(tensors).items()
+        if new or key.startswith("bert.")})
+  if in_shards:
+    write_shards(tmp_path / "sharded", tmp_path / "renamed")
+    directory = str(tmp_path / "sharded")
+  if new:
+    assert_huggingface_outputs(directory, shared)
+  for one, two in zip(*(
+      checkpoints.load_encoder(path).weights
+      for path in (directory, str(golden))), strict=True):
+    np.testing.assert_array_equal(one, two)
+
+
+def test_an_h5_file_of_an_encoder_alone(shared, tmp_path, caplog):
+  h5py = pytest.importorskip("h5py")
+  golden = shared / "golden" / "huggingface_tf_checkpoint"
+  shutil.copy(golden / "config.json", tmp_path)
+  # The class's name stands in all of its variables' names.
+  with h5py.File(golden / "tf_model.h5") as source, h5py.File(
+      tmp_path / "tf_model.h5", "w") as target:
+    source.copy("bert/tf_bert_for_pre_training", target, "bert/tf_bert_model")
+  for one, two in zip(*(
+      checkpoints.load_encoder(str(path)).weights
+      for path in (tmp_path, golden)), strict=True):
+    np.testing.assert_array_equal(one, two)
+  assert "lacks" not in caplog.text
 
 
 def test_adam_slots_in_a_checkpoint_are_passed_over(shared):
