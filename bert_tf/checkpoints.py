@@ -318,9 +318,9 @@ def find_tokenizer(
         os.path.join(files.directory_of(config_file), VOCAB_FILE))
   require(
       bool(vocab_file),
-      f"Found no {VOCAB_FILE} and no {TOKENIZER_JSON} beside "
-      f"{source.path if source else config_file}; name one with "
-      "--vocab_file.")
+      f"Found no {VOCAB_FILE} beside "
+      f"{source.path if source else config_file}, and no {TOKENIZER_JSON}; "
+      "name one with --vocab_file.")
   tokenizer = BertTokenizer.from_file(vocab_file, do_lower_case=do_lower_case)
   require(
       tokenizer.vocab_size == config.vocab_size,
