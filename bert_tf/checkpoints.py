@@ -217,6 +217,19 @@ def load_weights(
   return fresh
 
 
+def load_finetuned(model: BertModel, source: ModelSource) -> None:
+  """`load_weights` of a model with the head of a task.
+
+  The pooler may be missing where that head does not read it, as in those of
+  Transformers' BertForTokenClassification and BertForQuestionAnswering.
+
+  Raises:
+    InputError: others are missing, or have another shape; all are listed.
+  """
+  load_weights(
+      model, source, new=() if model.reads_pooler else ("bert/pooler/",))
+
+
 def load_pretrained(model: keras.Model, source: ModelSource) -> list[str]:
   """`load_weights` of an encoder, alone or with the pretraining heads.
 

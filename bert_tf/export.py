@@ -195,7 +195,7 @@ def _make_pretrained(source, config, tokenizer):
 def _make_finetuned(
     source, config, tokenizer, description: dict[str, Any], task: Task):
   model = task.make_model(config, description)
-  checkpoints.load_weights(model, source)
+  checkpoints.load_finetuned(model, source)
   signatures = task.signatures(model, tokenizer, description)
   return Servable(model, tokenizer), signatures
 

@@ -262,7 +262,7 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   if config.do_train:
     results = _train(setup, rows["train"], source, evaluation=evaluation)
   else:
-    checkpoints.load_weights(setup.model, source)
+    checkpoints.load_finetuned(setup.model, source)
   if config.do_predict and is_chief:
     setup.write_predictions(rows["test"])
   if evaluation:

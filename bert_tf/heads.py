@@ -302,6 +302,8 @@ class BertTokenClassifier(BertModel):
     num_classes: C.
   """
 
+  reads_pooler = False
+
   def __init__(self, config: BertConfig, *, num_classes: int, **kwargs):
     super().__init__(config, name="bert_token_classifier", **kwargs)
     self.num_classes = num_classes
@@ -330,6 +332,8 @@ class BertSpanLabeler(BertModel):
   Called on the encoder's inputs; returns `start_logits` and `end_logits`,
   float32 [B, S].
   """
+
+  reads_pooler = False
 
   def __init__(self, config: BertConfig, **kwargs):
     super().__init__(config, name="bert_span_labeler", **kwargs)

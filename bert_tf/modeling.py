@@ -22,6 +22,9 @@ class BertModel(keras.Model):
   A model is built when it is made, so that its variables can be loaded.
   """
 
+  # Whether what it returns depends on the pooler.
+  reads_pooler = True
+
   def __init__(self, config: BertConfig, **kwargs):
     super().__init__(**kwargs)
     self.config = config
