@@ -99,7 +99,7 @@ def tokenize(
 
 
 def make_batches_of(
-    examples: Examples, *, length: int | None = None
+    examples: Examples, *, max_seq_length: int, pad_to_max_length: bool = False
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
   """A function: indices int [B] -> the model's inputs and the targets.
 
@@ -107,9 +107,12 @@ def make_batches_of(
 
   Args:
     examples: to choose from.
-    length: S. Not given: the next multiple of 16 of the longest.
+    max_seq_length: that of the examples: the greatest S.
+    pad_to_max_length: S is this. False: the next multiple of 16 of the
+      longest.
   """
-  choices, places = examples.choices, [None, length]
+  choices = examples.choices
+  length = max_seq_length if pad_to_max_length else None
   targets = {name: tf.constant(x) for name, x in examples.targets.items()}
 
   @tf.autograph.experimental.do_not_convert
@@ -119,16 +122,16 @@ def make_batches_of(
         [-1])  # [B N]
     pieces = {name: tf.gather(x, rows) for name, x in examples.pieces.items()}
     lengths = pieces["input_ids"].row_lengths()
-    if length is None:
-      longest = tf.reduce_max(lengths)
-      longest = (longest + MULTIPLE - 1) // MULTIPLE * MULTIPLE
-    else:
-      longest = tf.constant(length, tf.int64)
+    longest = tf.constant(max_seq_length, tf.int64)
+    if not pad_to_max_length:
+      size = (tf.reduce_max(lengths) + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+      longest = tf.minimum(size, longest)
     padded = {
       name: x.to_tensor(_PADDING.get(name, 0), shape=tf.stack([-1, longest]))
       for name, x in pieces.items()}
     padded["input_mask"] = tf.sequence_mask(lengths, longest, tf.int32)
-    padded = {name: tf.ensure_shape(x, places) for name, x in padded.items()}
+    padded = {name: tf.ensure_shape(x, [None, length])
+              for name, x in padded.items()}
     if choices > 1:
       padded = {name: tf.reshape(x, [-1, choices, length or tf.shape(x)[1]])
                 for name, x in padded.items()}
@@ -168,12 +171,15 @@ def training_order(
 
 def training_batches(
     examples: Examples, order: np.ndarray, *, first_step: int = 0,
-    length: int | None = None, replicas: Replicas = Replicas()
+    replicas: Replicas = Replicas(), **padding: Any
 ) -> tf.data.Dataset:
-  """The batches of an order, from a step on, of some replicas' rows."""
+  """The batches of an order, from a step on, of some replicas' rows.
+
+  `padding` as in `make_batches_of`.
+  """
   return (
     deal(tf.data.Dataset.from_tensor_slices(order[first_step:]), replicas)
-    .map(make_batches_of(examples, length=length),
+    .map(make_batches_of(examples, **padding),
          num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     .prefetch(tf.data.AUTOTUNE))
 
@@ -191,17 +197,18 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 def make_predictor(
     model: Callable[..., dict[str, Any]], examples: Examples, *,
-    batch_size: int, length: int | None = None
+    batch_size: int, **padding: Any
 ) -> Callable[[], dict[str, np.ndarray]]:
   """A function: () -> {output: array [E, ...]} of the model as it is.
 
   The order is that of the examples, whatever that of the computation. Outputs
   of each piece are [E, S] of the longest S, zeros after the end of a row.
+  `padding` as in `make_batches_of`.
   """
   order = np.argsort(-examples.lengths, kind="stable")
   batches = (
     tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-    .map(make_batches_of(examples._replace(targets={}), length=length),
+    .map(make_batches_of(examples._replace(targets={}), **padding),
          num_parallel_calls=tf.data.AUTOTUNE)
     .prefetch(tf.data.AUTOTUNE))
 

@@ -79,10 +79,9 @@ class _Setup:
   strategy: tf.distribute.Strategy
 
   @property
-  def length(self) -> int | None:
-    """What every batch is padded to, if to the same."""
-    is_static = self.config.pad_to_max_length
-    return self.description["max_seq_length"] if is_static else None
+  def padding(self) -> dict[str, Any]:
+    return {"max_seq_length": self.description["max_seq_length"],
+            "pad_to_max_length": self.config.pad_to_max_length}
 
   def encode(self, rows: Columns) -> Examples:
     return self.task.encode(self.tokenizer, self.description, rows)
@@ -91,7 +90,7 @@ class _Setup:
     encoded = self.encode(rows)
     predict = examples.make_predictor(
         self.model, encoded, batch_size=self.config.eval_batch_size,
-        length=self.length)
+        **self.padding)
     return lambda: self.task.metrics(
         self.description, rows, encoded, predict())
 
@@ -99,7 +98,7 @@ class _Setup:
     encoded = self.encode(rows)
     outputs = examples.make_predictor(
         self.model, encoded, batch_size=self.config.predict_batch_size,
-        length=self.length)()
+        **self.padding)()
     files.make_directories(self.config.output_dir)
     written = self.task.predictions(self.description, rows, encoded, outputs)
     for name, text in written.items():
@@ -217,8 +216,8 @@ def _train(
       model=setup.model, objective=setup.task.objective, num_steps=num_steps,
       num_warmup_steps=int(num_steps * config.warmup_proportion),
       make_batches=lambda first_step, replicas: examples.training_batches(
-          encoded, order, first_step=first_step, length=setup.length,
-          replicas=replicas),
+          encoded, order, first_step=first_step, replicas=replicas,
+          **setup.padding),
       load_weights=load_weights,
       identity=_identity(config, setup.model.config, setup.description, rows),
       evaluation=evaluation,

@@ -43,10 +43,14 @@ def test_many_texts_keep_their_order():
       [[2, 5, 3], [2, 5, 6, 3], [2, 7, 6, 5, 3]] * 2000)
 
 
-@pytest.mark.parametrize("length, size", [(None, 16), (8, 8), (20, 20)])
-def test_a_batch_is_padded_to_a_multiple_or_to_one_length(length, size):
+@pytest.mark.parametrize("most, is_static, size", [
+  (40, False, 16), (12, False, 12), (8, True, 8), (20, True, 20)])
+def test_a_batch_is_padded_to_a_multiple_or_to_the_greatest_length(
+    most, is_static, size):
   made = encoded(["a", "a b", "c"], label=[3, 4, 5])
-  batch = examples.make_batches_of(made, length=length)(tf.constant([1, 2]))
+  batch = examples.make_batches_of(
+      made, max_seq_length=most, pad_to_max_length=is_static)(
+          tf.constant([1, 2]))
   pad = lambda row: row + [0] * (size - len(row))
   assert batch["input_ids"].numpy().tolist() == [
     pad([2, 5, 6, 3]), pad([2, 7, 3])]
@@ -58,7 +62,7 @@ def test_labels_of_pieces_end_in_none():
   pieces = examples.tokenize(TOKENIZER, ["a b", "c"], max_seq_length=8)
   pieces["labels"] = tf.ragged.constant([[-1, 0, 1, -1], [-1, 2, -1]], tf.int32)
   batch = examples.make_batches_of(
-      Examples(pieces, {}), length=5)(tf.constant([1, 0]))
+      Examples(pieces, {}), max_seq_length=5)(tf.constant([1, 0]))
   assert batch["labels"].numpy().tolist() == [
     [-1, 2, -1, -1, -1], [-1, 0, 1, -1, -1]]
 
@@ -66,7 +70,7 @@ def test_labels_of_pieces_end_in_none():
 def test_choices_have_an_axis():
   made = encoded(["a", "b", "c", "a b"], choices=2, label=[0, 1])
   assert made.number == 2 and made.lengths.tolist() == [3, 4]
-  batch = examples.make_batches_of(made, length=4)(tf.constant([1, 0]))
+  batch = examples.make_batches_of(made, max_seq_length=4)(tf.constant([1, 0]))
   assert batch["input_ids"].numpy().tolist() == [
     [[2, 7, 3, 0], [2, 5, 6, 3]], [[2, 5, 3, 0], [2, 6, 3, 0]]]
   assert batch["label"].numpy().tolist() == [1, 0]
@@ -109,7 +113,8 @@ def test_a_run_goes_on_where_it_was_and_replicas_share_a_batch():
 
   def rows(**options):
     return [batch["label"].numpy().tolist() for batch in
-            examples.training_batches(made, order, **options)]
+            examples.training_batches(
+                made, order, max_seq_length=8, **options)]
 
   assert rows() == order.tolist()
   assert rows(first_step=4) == order.tolist()[4:]
@@ -126,7 +131,8 @@ def test_outputs_come_back_in_the_order_of_the_examples():
     return {"each": batch["input_ids"] + 10,
             "sum": tf.reduce_sum(batch["input_ids"], axis=1)}
 
-  outputs = examples.make_predictor(model, made, batch_size=3)()
+  outputs = examples.make_predictor(
+      model, made, batch_size=3, max_seq_length=16)()
   assert outputs["sum"].tolist() == [5 + 18, 5 + 5, 5 + 29, 5 + 13]
   assert outputs["each"].shape == (4, 16)
   assert outputs["each"][1].tolist() == [12, 15, 13] + [10] * 13

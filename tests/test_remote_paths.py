@@ -350,5 +350,5 @@ def test_a_whole_fine_tuning_needs_no_local_path(ram):
       FinetuningConfig(**options), TASKS["classification"])
   assert again["loss"] == pytest.approx(results["loss"])
   tf.io.gfile.remove(f"{ram}/dev.tsv")
-  with pytest.raises(InputError, match=f"{ram}: no dev.tsv there"):
+  with pytest.raises(InputError, match=f"{ram}: no dev rows there"):
     finetuning.run(FinetuningConfig(**options), TASKS["classification"])
