@@ -151,7 +151,8 @@ def test_entities(tags, found):
   assert metrics.entities(tags.split()) == found
 
 
-@pytest.mark.parametrize("tag", ["", "o", "B", "B-", "I-", "E-A", "b-A", "O-A"])
+@pytest.mark.parametrize("tag", [
+  "", "o", "B", "B-", "I-", "-A", "E-A", "BI-A", "b-A", "O-A"])
 def test_what_is_no_tag_is_refused_and_found(tag):
   with pytest.raises(ValueError, match=f"{tag!r} as tag 2"):
     metrics.entities(["O", "B-A", tag])
