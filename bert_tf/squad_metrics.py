@@ -1,9 +1,10 @@
-"""SQuAD's exact match and F1, as its official programs compute them.
+"""SQuAD's exact match and F1, as its official program computes them.
 
 Rajpurkar et al., SQuAD (2016), section 6.1; Know What You Don't Know (2018)
 for questions without an answer, whose prediction must be the empty text.
-Figures are equal to those of evaluate-v2.0.py. A question's golds are the
-texts of its answers, none where it has no answer.
+Figures are equal to those of evaluate-v2.0.py, and to those of SQuAD 1.1's
+unless golds are but articles and punctuation, which only 2.0's leaves out. A
+question's golds are the texts of its answers, none where it has no answer.
 """
 
 from collections import Counter
