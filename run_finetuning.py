@@ -16,13 +16,13 @@ from bert_tf.config import require
 
 def main(config: FinetuningConfig) -> None:
   # Here, so that --help and wrong flags do not wait for TensorFlow.
-  from bert_tf import finetuning
+  from bert_tf import search
   from bert_tf.tasks import TASKS
   require(
       config.task_name in TASKS,
       f"--task_name: received {config.task_name!r}; must be one of "
       f"{', '.join(TASKS)}.")
-  finetuning.run(config, TASKS[config.task_name])
+  search.run(config, TASKS[config.task_name])
 
 
 if __name__ == "__main__":

@@ -403,6 +403,26 @@ class FinetuningConfig(TrainingConfig):
       "linear", choices=("linear", "bilstm"),
       help="linear: that of the paper. bilstm: a bidirectional LSTM below it, "
            "as in the paper's ablation.")
+  class_weights: str = option(
+      "none", choices=("none", "balanced"),
+      help="balanced: each class counts the same in the loss, however many "
+           "rows it has.")
+  freeze_layers: int = option(
+      0, low=0, help="So many of the lowest blocks, and the embeddings, stay "
+                     "as they are.")
+  patience: int | None = option(
+      None, low=1, help="Stop when so many evaluations in a row were no "
+                        "better than the best. Not given: train to the end.")
+  keep_best: bool = option(
+      False, help="Keep the model that was best on the dev rows, not the "
+                  "last one. With --patience always.")
+  num_restarts: int = option(
+      1, low=1, help="Train so often, with --random_seed and the seeds after "
+                     "it, and keep the best on the dev rows.")
+  grid: bool = option(
+      False, help="Try the values of the paper: rates 5e-5, 4e-5, 3e-5, 2e-5, "
+                  "batches 16 and 32, 2 to 4 epochs; those given stay. Keep "
+                  "the best on the dev rows.")
   do_train: bool = option(False, help="Train on the training rows.")
   do_eval: bool = option(
       False, help="Evaluate on the dev rows, during training and at its end.")
@@ -437,6 +457,20 @@ class FinetuningConfig(TrainingConfig):
         not self.do_train or self.bert_config_file or self.init_checkpoint,
         "Received neither --bert_config_file nor --init_checkpoint; one of "
         "them must give the shape of the model.")
+
+    for name, needs_dev in (
+        ("--patience", self.patience), ("--keep_best", self.keep_best),
+        ("--num_restarts", self.num_restarts > 1), ("--grid", self.grid)):
+      require(
+          not needs_dev or self.do_train and self.do_eval,
+          f"{name}: needs --do_train and --do_eval, since the dev rows "
+          "decide.")
+      require(
+          not needs_dev
+          or self.distribution_strategy != "multi_worker_mirrored",
+          f"{name}: does not go with "
+          "--distribution_strategy=multi_worker_mirrored, of which one worker "
+          "alone evaluates.")
 
   def with_defaults(self, of_task: Mapping[str, Any]) -> "FinetuningConfig":
     """What was not given, as the task says, or else the paper."""

@@ -18,6 +18,7 @@ Face directory, a `.keras` file that `conversion` wrote and a SavedModel that
 
 from collections.abc import Iterable
 import os
+import shutil
 import tempfile
 from typing import Any
 import zipfile
@@ -418,3 +419,20 @@ def save_model(
       os.path.join(directory, CHECKPOINT_PREFIX), list(variables),
       lambda name: variables[name].value)
   save_model_files(directory, model.config, tokenizer, task=task)
+
+
+def copy_model(source: str, target: str) -> None:
+  """Copies a model directory that `save_model` wrote, the config last."""
+  config_file = os.path.join(target, CONFIG_FILE)
+  files.make_directories(target)
+  if files.exists(config_file):
+    files.remove(config_file)
+  names = [
+    name for name in files.list_directory(source)
+    if name in (VOCAB_FILE, TOKENIZER_CONFIG, TASK_FILE)
+    or name.startswith(f"{CHECKPOINT_PREFIX}.")]
+  for name in [*names, CONFIG_FILE]:
+    with (files.replacing(os.path.join(target, name)) as temporary,
+          files.open_file(os.path.join(source, name), "rb") as file,
+          files.open_file(temporary, "wb") as copy):
+      shutil.copyfileobj(file, copy, 1 << 20)

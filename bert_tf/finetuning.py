@@ -21,10 +21,13 @@ from bert_tf import monitoring
 from bert_tf import training
 from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
+from bert_tf.config import read_json
 from bert_tf.config import require
+from bert_tf.config import write_json
 from bert_tf.config import write_text
 from bert_tf.examples import Examples
 from bert_tf.losses import Objective
+from bert_tf.modeling import BertEncoder
 from bert_tf.reporting import write_results
 from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
@@ -108,6 +111,58 @@ class _Setup:
         len(rows["where"]), self.config.output_dir)
 
 
+class _Best:
+  """The best model on the dev rows so far, kept in a folder of its own.
+
+  Beside it stands what each evaluation came to. So a run that was cut goes on
+  as one that was left alone.
+  """
+
+  def __init__(self, setup: _Setup, evaluation: Callable):
+    self._setup = setup
+    self._evaluation = evaluation
+    self._directory = os.path.join(setup.config.output_dir, "best")
+    self._file = os.path.join(self._directory, "evaluations.json")
+    # {step: metrics}
+    self._seen = {}
+    if files.exists(self._file):
+      self._seen = {int(k): v for k, v in read_json(self._file).items()}
+
+  def __call__(self, step: int) -> dict[str, float]:
+    """Evaluates, and saves the model if it is the best so far."""
+    results = self._evaluation()
+    # What a run that was cut computed beyond its saved state comes again.
+    self._seen = {k: v for k, v in self._seen.items() if k < step}
+    self._seen[step] = results
+    if self._best_step == step:
+      checkpoints.save_model(
+          self._directory, self._setup.model, self._setup.tokenizer,
+          task=self._setup.description)
+    files.make_directories(self._directory)
+    write_json(self._file, {str(k): v for k, v in self._seen.items()})
+    return results
+
+  @property
+  def _best_step(self) -> int:
+    """Of equal ones the first."""
+    metric = self._setup.task.best_metric
+    return max(self._seen, key=lambda step: (self._seen[step][metric], -step))
+
+  def is_over(self) -> bool:
+    """Whether --patience is at its end."""
+    patience = self._setup.config.patience
+    return patience is not None and bool(self._seen) and (
+        sum(step > self._best_step for step in self._seen) >= patience)
+
+  def take(self) -> tuple[dict[str, float], int]:
+    """Makes the model what it was at its best; the metrics and step of then."""
+    step = self._best_step
+    checkpoints.load_weights(
+        self._setup.model, checkpoints.open_source(self._directory))
+    logging.info("The model of step %d was the best and is kept.", step)
+    return self._seen[step], step
+
+
 def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
   """{split: rows} of what the config asks for; a missing file is an error."""
   rows = {}
@@ -162,7 +217,19 @@ def _identity(config, bert_config, description, rows) -> dict[str, Any]:
     **bert_config.to_dict(), **description,
     "num_train_rows": len(rows["where"]),
     **{name: getattr(config, name) for name in (
-      "random_seed", "train_batch_size", "init_checkpoint", "optimizer")}}
+      "random_seed", "train_batch_size", "init_checkpoint", "optimizer",
+      "freeze_layers")}}
+
+
+def _freeze(encoder: BertEncoder, num_layers: int) -> None:
+  """The embeddings and so many of the lowest blocks are not trained."""
+  require(
+      num_layers <= len(encoder.encoder_layers),
+      f"--freeze_layers: received {num_layers}; the model has "
+      f"{len(encoder.encoder_layers)} layers.")
+  if num_layers:
+    for layer in (encoder.embeddings, *encoder.encoder_layers[:num_layers]):
+      layer.trainable = False
 
 
 def _set_up(
@@ -183,6 +250,7 @@ def _set_up(
     model = task.make_model(
         bert_config, description, dtype=training.dtype_policy(config))
   model.encoder.rematerialize = config.rematerialize
+  _freeze(model.encoder, config.freeze_layers)
   setup = _Setup(
       config=config, task=task, description=description, model=model,
       tokenizer=tokenizer, strategy=strategy)
@@ -211,6 +279,9 @@ def _train(
       checkpoints.load_weights(
           setup.model, source, new=(*setup.task.head, "bert/pooler/"))
 
+  best = None
+  if evaluation and (config.keep_best or config.patience):
+    best = _Best(setup, evaluation)
   tokens = int(lengths.mean())
   job = training.Job(
       model=setup.model, objective=setup.task.objective, num_steps=num_steps,
@@ -220,7 +291,8 @@ def _train(
           **setup.padding),
       load_weights=load_weights,
       identity=_identity(config, setup.model.config, setup.description, rows),
-      evaluation=evaluation,
+      evaluation=best or (evaluation and (lambda step: evaluation())),
+      is_over=best.is_over if best else lambda: False,
       eval_steps=config.eval_steps or max(
           encoded.number // config.train_batch_size, 1),
       amounts={
@@ -230,6 +302,8 @@ def _train(
       # Fine-tuning of small sets is steadier with it.
       bias_correction=True, layer_decay=config.layer_decay)
   results, step = training.run(config, job, strategy=setup.strategy)
+  if best:
+    results, step = best.take()
   if distribution.is_chief(setup.strategy):
     checkpoints.save_model(
         config.output_dir, setup.model, setup.tokenizer,

@@ -239,7 +239,8 @@ def run(config: PretrainingConfig) -> dict[str, float]:
       num_steps=config.num_train_steps,
       num_warmup_steps=config.num_warmup_steps, make_batches=make_batches,
       load_weights=load_weights,
-      identity=_identity(config, inputs.bert_config), evaluation=evaluation,
+      identity=_identity(config, inputs.bert_config),
+      evaluation=evaluation and (lambda step: evaluation()),
       eval_steps=config.eval_steps or config.save_checkpoints_steps,
       amounts={
         "examples": 1, "tokens": config.max_seq_length,

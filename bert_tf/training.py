@@ -56,14 +56,16 @@ class Job:
   load_weights: Callable[[], None]
   # What must stay as it is while a run goes on.
   identity: dict[str, Any]
-  # The metrics of the model as it is, or None.
-  evaluation: Callable[[], dict[str, float]] | None
+  # step -> the metrics of the model as it is; or None.
+  evaluation: Callable[[int], dict[str, float]] | None
   eval_steps: int
   # What an example amounts to: {"examples": 1, "tokens": S, ...}, told a
   # second.
   amounts: dict[str, float]
   bias_correction: bool | None = None
   layer_decay: float = 1.0
+  # Whether more steps would be of no use; asked after each evaluation.
+  is_over: Callable[[], bool] = lambda: False
 
 
 def start(config: TrainingConfig) -> tf.distribute.Strategy:
@@ -165,7 +167,7 @@ class _Loop:
     """Runs to the end; the metrics of the last evaluation, if any."""
     results = None
     self._profile.on_step(self._done)
-    while self._done < self._job.num_steps:
+    while self._done < self._job.num_steps and not self._job.is_over():
       self._run_steps(self._next_count())
       self._profile.on_step(self._done)
       if self._is_due(self._config.log_steps, self._done):
@@ -173,7 +175,7 @@ class _Loop:
       # Before the state is saved: a run that goes on from there has it.
       if (self._job.evaluation and self._is_chief
           and self._is_due(self._job.eval_steps, self._done)):
-        results = self._job.evaluation()
+        results = self._job.evaluation(self._done)
         self._writer.write("eval", self._done, results)
       if self._is_due(self._config.save_checkpoints_steps, self._done):
         self._save()
@@ -355,7 +357,7 @@ def run(
   if do_train and state.step >= job.num_steps:
     logging.info("All %d steps are done: nothing left to train.",
                  job.num_steps)
-  if not do_train or state.step >= job.num_steps:
+  if not do_train or state.step >= job.num_steps or job.is_over():
     return None, state.step
   is_chief = distribution.is_chief(strategy)
   monitoring.check_batch(

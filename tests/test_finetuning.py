@@ -17,6 +17,7 @@ from bert_tf.config import InputError
 from bert_tf.config import write_json
 from bert_tf.examples import Examples
 from bert_tf.reporting import MetricsWriter
+from bert_tf.tokenization import BertTokenizer
 from bert_tf.tasks import classification
 from bert_tf.tasks import TASKS
 
@@ -181,6 +182,101 @@ def test_metrics_by_hand():
   assert metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 0) / 2)
   assert metrics["loss"] == pytest.approx(
       (2 * np.log(4 / 3) + 2 * np.log(4)) / 4, rel=1e-6)
+
+
+def dev_accuracies(run):
+  lines = (run / "metrics.jsonl").read_text().splitlines()
+  return [line["accuracy"] for line in map(json.loads, lines)
+          if line["split"] == "eval"]
+
+
+def test_the_best_model_is_kept_and_patience_ends_a_run(data, tmp_path):
+  # At this rate the dev rows are soon right, and then no better.
+  config = config_for(
+      data, tmp_path / "run", patience=2, num_train_epochs=50.0,
+      do_predict=True)
+  results = finetuning.run(config, TASK)
+  seen = dev_accuracies(tmp_path / "run")
+  assert len(seen) < 50 and results["accuracy"] == max(seen)
+  best = seen.index(max(seen))
+  assert len(seen) == best + 3
+  assert results["global_step"] == 8 * (best + 1)
+  # What is written is the best model, not the last one.
+  alone = finetuning.run(FinetuningConfig(
+      task_name="classification", data_dir=str(data), do_eval=True,
+      output_dir=str(tmp_path / "run")), TASK)
+  assert alone["loss"] == pytest.approx(results["loss"], rel=1e-5)
+  # The same command again has nothing left to do.
+  assert finetuning.run(config, TASK)["loss"] == results["loss"]
+  assert dev_accuracies(tmp_path / "run") == seen
+
+
+def test_a_cut_run_keeps_the_same_best_model(data, tmp_path):
+  options = {"keep_best": True, "num_train_epochs": 4.0,
+             "save_checkpoints_steps": 12, "learning_rate": 2e-2}
+  whole = finetuning.run(config_for(data, tmp_path / "whole", **options), TASK)
+
+  class Cut(Exception):
+    pass
+
+  original = MetricsWriter.write
+
+  def write(self, split, step, metrics):
+    original(self, split, step, metrics)
+    if split == "eval" and step == 16:
+      raise Cut
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(MetricsWriter, "write", write)
+    with pytest.raises(Cut):
+      finetuning.run(config_for(data, tmp_path / "parts", **options), TASK)
+  parts = finetuning.run(config_for(data, tmp_path / "parts", **options), TASK)
+  assert parts == whole
+  files = [json.loads((tmp_path / name / "best/evaluations.json").read_text())
+           for name in ("whole", "parts")]
+  assert files[0] == files[1]
+  assert sorted(map(int, files[0])) == [8, 16, 24, 32]
+
+
+def test_frozen_layers_stay_as_they_are(data, tmp_path):
+  finetuning.run(config_for(data, tmp_path / "one"), TASK)
+  finetuning.run(config_for(
+      data, tmp_path / "two", init_checkpoint=str(tmp_path / "one"),
+      bert_config_file=None, freeze_layers=1), TASK)
+  one, two = (
+    tf.train.load_checkpoint(str(tmp_path / name / "bert_model.ckpt"))
+    for name in ("one", "two"))
+  for name in one.get_variable_to_shape_map():
+    is_frozen = name.startswith(("bert/embeddings/", "bert/encoder/layer_0/"))
+    assert is_frozen == np.array_equal(
+        one.get_tensor(name), two.get_tensor(name)), name
+  with pytest.raises(InputError, match="received 2; the model has 1 layers"):
+    finetuning.run(
+        config_for(data, tmp_path / "three", freeze_layers=2), TASK)
+
+
+def test_balanced_classes_count_the_same(data, tmp_path):
+  write_rows(data / "train.tsv", ["animal\tthe cat"] * 6 + ["tool\ta saw"] * 2)
+  finetuning.run(config_for(
+      data, tmp_path / "run", class_weights="balanced", num_train_epochs=1.0,
+      train_batch_size=8, learning_rate=0.0, log_steps=1), TASK)
+  task = json.loads((tmp_path / "run" / "task.json").read_text())
+  assert task["class_weights"] == pytest.approx([8 / 12, 8 / 4], rel=1e-5)
+  encoded = TASK.encode(
+      BertTokenizer(ENTRIES, do_lower_case=True), task,
+      {"text": ["a", "b"], "label": ["tool", "animal"], "where": ["1", "2"]})
+  assert encoded.targets["weight"].tolist() == pytest.approx([2, 2 / 3])
+
+
+def test_one_class_alone_is_warned_of(caplog):
+  logits = np.float32([[1, 0], [2, 0]])
+  TASK.metrics({"labels": ["a", "b"]}, {},
+               Examples({}, {"label": np.array([0, 1])}), {"logits": logits})
+  assert "All 2 rows are predicted as 'a'" in caplog.text
+  caplog.clear()
+  TASK.metrics({"labels": ["a", "b"]}, {},
+               Examples({}, {"label": np.array([0, 0])}), {"logits": logits})
+  assert not caplog.text
 
 
 @pytest.mark.parametrize("options, message", [

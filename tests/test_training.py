@@ -154,9 +154,9 @@ def test_a_loop_of_steps_writes_what_single_steps_write(tmp_path):
 def test_sigterm_saves_at_once_and_the_run_goes_on(tmp_path):
   batches = [make_batch(seed=i) for i in range(20)]
   whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
-  whole.train(batches, 20, evaluation=lambda: {}, eval_steps=7)
+  whole.train(batches, 20, evaluation=lambda step: {}, eval_steps=7)
 
-  def evaluation():
+  def evaluation(step):
     os.kill(os.getpid(), signal.SIGTERM)
     return {}
 
@@ -167,7 +167,7 @@ def test_sigterm_saves_at_once_and_the_run_goes_on(tmp_path):
   assert signal.getsignal(signal.SIGTERM) == before
   assert tf.train.latest_checkpoint(
       str(tmp_path / "parts" / "training_state")).endswith("ckpt-7")
-  parts.train(batches, 20, evaluation=lambda: {}, eval_steps=7)
+  parts.train(batches, 20, evaluation=lambda step: {}, eval_steps=7)
   for name, value in whole.values().items():
     np.testing.assert_array_equal(value, parts.values()[name], err_msg=name)
   assert without_times(whole.lines()) == without_times(parts.lines())
@@ -186,7 +186,7 @@ def test_the_norms_of_weights_and_update_by_hand(tmp_path):
   run = Run(tmp_path, log_steps=1)
   weights = []
 
-  def evaluation():
+  def evaluation(step):
     weights.append(np.concatenate(
         [v.numpy().ravel() for v in run.model.trainable_variables]))
     return {}
@@ -203,7 +203,7 @@ def test_evaluations_come_when_they_are_due(tmp_path):
   run = Run(tmp_path)
   calls = []
 
-  def evaluation():
+  def evaluation(step):
     calls.append(None)
     return {"mlm_loss": float(len(calls))}
 

@@ -9,6 +9,7 @@ import dataclasses
 import os
 from typing import Any
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 
@@ -67,7 +68,13 @@ def _describe_classes(config: FinetuningConfig, rows: Columns):
       len(labels) > 1,
       f"{config.data_dir}: all training rows have the label "
       f"{labels[0]!r}; a classifier needs two or more.")
-  return {"labels": labels, **_description(config, rows)}
+  found = {"labels": labels, **_description(config, rows)}
+  if config.class_weights == "balanced":
+    counts = np.array([rows["label"].count(label) for label in labels])
+    # So that the mean over the training rows is 1.
+    weights = len(rows["label"]) / (len(labels) * counts)
+    found["class_weights"] = [round(float(x), 6) for x in weights]
+  return found
 
 
 def _split_labels(value) -> list[str]:
@@ -96,9 +103,13 @@ def _number_of(labels: list[str], label: str, where: str) -> int:
 
 def _class_targets(description, rows: Columns):
   labels = description["labels"]
-  return {"label": np.array([
+  numbers = np.array([
     _number_of(labels, label, where)
-    for where, label in zip(rows["where"], rows["label"])], np.int32)}
+    for where, label in zip(rows["where"], rows["label"])], np.int32)
+  targets = {"label": numbers}
+  if "class_weights" in description:
+    targets["weight"] = np.float32(description["class_weights"])[numbers]
+  return targets
 
 
 def _label_targets(description, rows: Columns):
@@ -165,6 +176,12 @@ def class_metrics(
   def compute(description, rows, encoded, outputs) -> dict[str, float]:
     labels, logits = encoded.targets["label"], outputs["logits"]
     predictions = logits.argmax(-1)
+    if len(set(predictions)) == 1 < len(set(labels)):
+      logging.warning(
+          "All %d rows are predicted as %r: so far nothing is learnt. If it "
+          "stays so, try another --random_seed (or --num_restarts), a lower "
+          "--learning_rate, or --class_weights=balanced.", len(labels),
+          description["labels"][predictions[0]])
     log_likelihood = _log_softmax(logits)[np.arange(len(labels)), labels]
     found = {
       "loss": float(-log_likelihood.mean()),
