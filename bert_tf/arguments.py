@@ -387,6 +387,9 @@ class FinetuningConfig(TrainingConfig):
       None, help="Column of a second text, where each row has a pair.")
   label_column: str = option(
       "label", help="Column of the label, in the same way.")
+  choice_columns: tuple[str, ...] = option(
+      (), help="Columns of the choices, with commas, in the same way. Not "
+               "given: the field choices of a .jsonl file, a list.")
   train_batch_size: int | None = option(
       None, low=1, help="Examples a step, over all replicas and "
                         "micro-batches. Not given: as the task says, or 32.")

@@ -28,7 +28,8 @@ FLOORS = (
    "huggingface", "checkpoints",
    "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "pretraining", "finetuning",
-   "export", "tasks.classification", "tasks.glue", "tasks",
+   "export", "tasks.classification", "tasks.glue", "tasks.multiple_choice",
+   "tasks",
    "search"),
   ("command_line",),
 )

@@ -2,10 +2,12 @@
 
 from bert_tf.tasks import classification
 from bert_tf.tasks import glue
+from bert_tf.tasks import multiple_choice
 
 TASKS = {
   "classification": classification.TASK,
   "multilabel": classification.MULTILABEL,
   "regression": classification.REGRESSION,
   **glue.TASKS,
+  **multiple_choice.TASKS,
 }

@@ -5,6 +5,8 @@ a bidirectional LSTM. Rows: a text, or two, and a label each.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 import os
 from typing import Any
@@ -155,7 +157,8 @@ def _make_model(bert_config: BertConfig, description, **kwargs):
       head=description.get("head", "linear"), **kwargs)
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+  """Over the last axis; of the same shape."""
   shifted = logits - logits.max(-1, keepdims=True)
   return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
@@ -182,7 +185,7 @@ def class_metrics(
           "stays so, try another --random_seed (or --num_restarts), a lower "
           "--learning_rate, or --class_weights=balanced.", len(labels),
           description["labels"][predictions[0]])
-    log_likelihood = _log_softmax(logits)[np.arange(len(labels)), labels]
+    log_likelihood = log_softmax(logits)[np.arange(len(labels)), labels]
     found = {
       "loss": float(-log_likelihood.mean()),
       "accuracy": metrics.accuracy(labels, predictions),
@@ -215,7 +218,8 @@ def _cells(value) -> str:
   return ",".join(value) if isinstance(value, list) else value
 
 
-def _table(header, columns) -> str:
+def table_text(header: Sequence[str], columns: Iterable[Sequence[str]]) -> str:
+  """A TSV file of columns of text, all of one length."""
   rows = zip(*columns, strict=True)
   return "".join("\t".join(row) + "\n" for row in [header, *rows])
 
@@ -224,8 +228,9 @@ def _texts(rows: Columns) -> dict[str, list[str]]:
   return {name: rows[name] for name in ("text", "text_pair") if name in rows}
 
 
-def _results(values: np.ndarray) -> str:
-  """As the original's `test_results.tsv`: numbers alone, a row a line."""
+def results_text(values: np.ndarray) -> str:
+  """As the original's `test_results.tsv`: numbers [E, C] alone, a row a line.
+  """
   return "".join(
       "\t".join(f"{x:.7g}" for x in row) + "\n" for row in values)
 
@@ -248,15 +253,15 @@ def _predictions(answers_of: Callable):
     columns.update({
       name: [f"{x:.6f}" for x in values[:, i]] for i, name in enumerate(named)})
     columns.update(texts)
-    return {"predictions.tsv": _table(list(columns), columns.values()),
-            "test_results.tsv": _results(values)}
+    return {"predictions.tsv": table_text(list(columns), columns.values()),
+            "test_results.tsv": results_text(values)}
 
   return predict
 
 
 def _class_answers(description, logits):
   return ([description["labels"][i] for i in logits.argmax(-1)],
-          np.exp(_log_softmax(logits)))
+          np.exp(log_softmax(logits)))
 
 
 def _label_answers(description, logits):
