@@ -368,7 +368,7 @@ class PretrainingConfig(TrainingConfig, MaskingConfig):
 # al. 2019, appendix A.3.
 FINETUNING_DEFAULTS = {
   "learning_rate": 5e-5, "train_batch_size": 32, "num_train_epochs": 3.0,
-  "max_seq_length": 128,
+  "max_seq_length": 128, "document_context": False,
 }
 
 
@@ -390,6 +390,10 @@ class FinetuningConfig(TrainingConfig):
   choice_columns: tuple[str, ...] = option(
       (), help="Columns of the choices, with commas, in the same way. Not "
                "given: the field choices of a .jsonl file, a list.")
+  document_context: bool | None = option(
+      None, help="In tagging, fill the sequence with the sentences before and "
+                 "behind: those between two -DOCSTART- lines, or of the file. "
+                 "Not given: as the task says, or False.")
   train_batch_size: int | None = option(
       None, low=1, help="Examples a step, over all replicas and "
                         "micro-batches. Not given: as the task says, or 32.")

@@ -18,7 +18,7 @@ FLOORS = (
   ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
    "data.full_sentences", "data.row_packing", "data.masking",
    "data.example_protos", "data.document_store", "data.work_folder",
-   "data.tables", "metrics", "squad_metrics"),
+   "data.tables", "metrics", "squad_metrics", "data.conll"),
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
@@ -29,7 +29,7 @@ FLOORS = (
    "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "pretraining", "finetuning",
    "export", "tasks.classification", "tasks.glue", "tasks.multiple_choice",
-   "tasks",
+   "tasks.tagging_signature", "tasks.tagging", "tasks",
    "search"),
   ("command_line",),
 )

@@ -3,6 +3,7 @@
 from bert_tf.tasks import classification
 from bert_tf.tasks import glue
 from bert_tf.tasks import multiple_choice
+from bert_tf.tasks import tagging
 
 TASKS = {
   "classification": classification.TASK,
@@ -10,4 +11,5 @@ TASKS = {
   "regression": classification.REGRESSION,
   **glue.TASKS,
   **multiple_choice.TASKS,
+  **tagging.TASKS,
 }
