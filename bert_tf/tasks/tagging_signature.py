@@ -59,6 +59,10 @@ def _logits_of_pieces(
   return tf.gather_nd(logits, tf.stack([window, position], axis=1))
 
 
+def _type_of(label: str) -> str:
+  return label[2:] if conll.is_iob([label]) else ""
+
+
 def _entities(
     labels: Sequence[str], numbers: tf.Tensor, is_first: tf.Tensor,
     pieces: _Ranges
@@ -73,10 +77,9 @@ def _entities(
     is_first: bool [P]: whether a piece begins a word.
     pieces: all pieces, in order.
   """
-  types = tf.constant([label[2:] for label in labels])
-  names = sorted({label[2:] for label in labels} - {""})
-  known = tf.constant([
-    names.index(label[2:]) if label[2:] else -1 for label in labels])
+  names = [_type_of(label) for label in labels]
+  types = tf.constant(names)
+  known = tf.constant([names.index(name) if name else -1 for name in names])
   begins = tf.constant([label.startswith("B-") for label in labels])
   of_piece = tf.gather(known, numbers)  # [P]: the type, -1 = none
   same_text = tf.equal(pieces.text[1:], pieces.text[:-1])
