@@ -7,22 +7,40 @@
 The data folder holds train.tsv, dev.tsv and test.tsv with the columns label
 and text. The model directory that comes out goes into
 tools/export_saved_model.py.
+
+Command lines of the original's run_squad.py work as they are.
 """
+
+import dataclasses
 
 from bert_tf import command_line
 from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import require
 
 
+def find_task_name(config: FinetuningConfig) -> str:
+  """`--task_name`, or squad where the flags are those of run_squad.py."""
+  if config.task_name is not None:
+    return config.task_name
+  given = [config.train_file or "", config.predict_file or ""]
+  require(
+      config.version_2_with_negative
+      or any(name.lower().endswith(".json") for name in given),
+      "--task_name: not given. It is squad without being given if "
+      "--train_file or --predict_file is .json or with "
+      "--version_2_with_negative; for all other tasks give it.")
+  return "squad"
+
+
 def main(config: FinetuningConfig) -> None:
+  name = find_task_name(config)
   # Here, so that --help and wrong flags do not wait for TensorFlow.
   from bert_tf import search
   from bert_tf.tasks import TASKS
   require(
-      config.task_name in TASKS,
-      f"--task_name: received {config.task_name!r}; must be one of "
-      f"{', '.join(TASKS)}.")
-  search.run(config, TASKS[config.task_name])
+      name in TASKS,
+      f"--task_name: received {name!r}; must be one of {', '.join(TASKS)}.")
+  search.run(dataclasses.replace(config, task_name=name), TASKS[name])
 
 
 if __name__ == "__main__":

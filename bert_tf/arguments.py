@@ -376,10 +376,17 @@ FINETUNING_DEFAULTS = {
 class FinetuningConfig(TrainingConfig):
   """Arguments of `run_finetuning.py`."""
 
-  task_name: str = option(help="The task; see the table in the README.")
-  data_dir: str = option(
-      help="The folder of the task's files: train, dev and test in .tsv, .csv "
-           "or .jsonl, or as the task's authors give them.")
+  task_name: str | None = option(
+      None, help="The task; see the table in the README. Not given: squad, if "
+                 "--train_file or --predict_file is .json or with "
+                 "--version_2_with_negative.")
+  data_dir: str | None = option(
+      None, help="The folder of the task's files: train, dev and test in "
+                 ".tsv, .csv or .jsonl, or as the task's authors give them.")
+  train_file: str | None = option(
+      None, help="SQuAD's questions to train on: its JSON, or JSON Lines.")
+  predict_file: str | None = option(
+      None, help="SQuAD's questions to answer; to evaluate on too.")
   text_column: str = option(
       "text", help="Column of the text: a name in the header, or a number "
                    "from 0 in files that have none.")
@@ -430,6 +437,20 @@ class FinetuningConfig(TrainingConfig):
       False, help="Try the values of the paper: rates 5e-5, 4e-5, 3e-5, 2e-5, "
                   "batches 16 and 32, 2 to 4 epochs; those given stay. Keep "
                   "the best on the dev rows.")
+  doc_stride: int | None = option(
+      None, low=1, help="Pieces from one window over a long context to the "
+                        "next. Not given: 128.")
+  max_query_length: int | None = option(
+      None, low=1, help="Pieces to which a question is cut. Not given: 64.")
+  n_best_size: int | None = option(
+      None, low=1, help="Answers to write for a question. Not given: 20.")
+  max_answer_length: int | None = option(
+      None, low=1, help="Pieces of an answer at most. Not given: 30.")
+  version_2_with_negative: bool | None = option(
+      None, help="Some questions have no answer, as in SQuAD 2.0.")
+  null_score_diff_threshold: float | None = option(
+      None, help="The answer is empty if no answer scores by more than this "
+                 "above the best. Not given: 0.")
   do_train: bool = option(False, help="Train on the training rows.")
   do_eval: bool = option(
       False, help="Evaluate on the dev rows, during training and at its end.")

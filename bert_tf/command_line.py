@@ -31,6 +31,7 @@ _OBSOLETE_FLAGS = {
   "gcp_project": flags.DEFINE_string,
   "num_tpu_cores": flags.DEFINE_integer,
   "iterations_per_loop": flags.DEFINE_integer,
+  "verbose_logging": flags.DEFINE_boolean,
 }
 
 _DEFINE_BY_TYPE = {

@@ -68,6 +68,9 @@ class Task:
   best_metric: str
   # Flags, where they are not given and not as for most tasks.
   defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Keys of the description that say how outputs are read: their flags, where
+  # given, are for a model that is trained already too.
+  reading: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,8 +179,9 @@ def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
   for split, found in rows.items():
     require(
         found is not None,
-        f"{config.data_dir}: no {split} rows there ({split}.tsv, or as the "
-        "README says for the task), which this run needs.")
+        f"{config.data_dir or '--data_dir'}: no {split} rows there "
+        f"({split}.tsv, or as the README says for the task), which this run "
+        "needs.")
   return rows
 
 
@@ -195,9 +199,10 @@ def _find_source(config: FinetuningConfig) -> checkpoints.ModelSource | None:
 def _description(config, task, rows, source) -> dict[str, Any]:
   """Of the training rows; without training, of the fine-tuned model."""
   if config.do_train:
+    name = config.task_name or task.kind
     return {
-      **task.describe(config, rows["train"]), "task_name": config.task_name,
-      **({"kind": task.kind} if task.kind != config.task_name else {}),
+      **task.describe(config, rows["train"]), "task_name": name,
+      **({"kind": task.kind} if task.kind != name else {}),
       "max_seq_length": config.max_seq_length}
   description = source and checkpoints.read_task(source)
   require(
@@ -208,7 +213,9 @@ def _description(config, task, rows, source) -> dict[str, Any]:
       kind_of(description) == task.kind,
       f"{source.path}: was trained for {description['task_name']!r}, not for "
       f"--task_name={config.task_name}.")
-  return description
+  given = {name: getattr(config, name) for name in task.reading}
+  return {**description, **{
+    name: value for name, value in given.items() if value is not None}}
 
 
 def _identity(config, bert_config, description, rows) -> dict[str, Any]:

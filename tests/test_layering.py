@@ -18,7 +18,8 @@ FLOORS = (
   ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
    "data.full_sentences", "data.row_packing", "data.masking",
    "data.example_protos", "data.document_store", "data.work_folder",
-   "data.tables", "metrics", "squad_metrics", "data.conll"),
+   "data.tables", "data.squad_files", "metrics", "squad_metrics", "answers",
+   "data.conll"),
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
@@ -29,7 +30,7 @@ FLOORS = (
    "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "pretraining", "finetuning",
    "export", "tasks.classification", "tasks.glue", "tasks.multiple_choice",
-   "tasks.tagging_signature", "tasks.tagging", "tasks",
+   "tasks.tagging_signature", "tasks.tagging", "tasks.spans", "tasks",
    "search"),
   ("command_line",),
 )

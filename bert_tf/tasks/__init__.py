@@ -3,6 +3,7 @@
 from bert_tf.tasks import classification
 from bert_tf.tasks import glue
 from bert_tf.tasks import multiple_choice
+from bert_tf.tasks import spans
 from bert_tf.tasks import tagging
 
 TASKS = {
@@ -12,4 +13,6 @@ TASKS = {
   **glue.TASKS,
   **multiple_choice.TASKS,
   **tagging.TASKS,
+  "spans": spans.TASK,
+  "squad": spans.TASK,
 }

@@ -30,6 +30,25 @@ from bert_tf.finetuning import Task
 from bert_tf.heads import BertClassifier
 
 
+def data_folder(config: FinetuningConfig) -> str:
+  """`config.data_dir`, for tasks whose files lie there.
+
+  Raises:
+    InputError: it is not given, or a file is, which such tasks do not read.
+  """
+  require(
+      config.data_dir is not None,
+      f"--data_dir: not given; --task_name={config.task_name} needs the "
+      "folder of its files.")
+  given = config.train_file or config.predict_file
+  require(
+      given is None,
+      f"--train_file, --predict_file: received {given} with "
+      f"--task_name={config.task_name}; they are for squad. Put the file into "
+      "--data_dir.")
+  return config.data_dir
+
+
 def find_table(data_dir: str, split: str) -> str | None:
   """The file of a split, in the first of the known forms that is there."""
   for suffix in SUFFIXES:
@@ -40,7 +59,7 @@ def find_table(data_dir: str, split: str) -> str | None:
 
 
 def _read(config: FinetuningConfig, split: str) -> Columns | None:
-  path = find_table(config.data_dir, split)
+  path = find_table(data_folder(config), split)
   if path is None:
     return None
   columns = {"text": config.text_column}

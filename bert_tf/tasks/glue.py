@@ -34,7 +34,8 @@ class _Files(NamedTuple):
 def _reader(table: _Files) -> Callable[..., Columns | None]:
 
   def read(config: FinetuningConfig, split: str) -> Columns | None:
-    path = os.path.join(config.data_dir, getattr(table, split))
+    path = os.path.join(
+        classification.data_folder(config), getattr(table, split))
     if not files.exists(path):
       return None
     columns = {"text": table.text}
