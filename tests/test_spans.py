@@ -1,7 +1,7 @@
 """Questions about texts, as a task: windows, targets, answers, exports."""
 
+import functools
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -33,7 +33,8 @@ TOKENIZER = BertTokenizer(ENTRIES, do_lower_case=True)
 CONFIG = BertConfig(
     vocab_size=len(ENTRIES), hidden_size=32, num_hidden_layers=2,
     num_attention_heads=2, intermediate_size=64, max_position_embeddings=32,
-    initializer_range=0.1)
+    initializer_range=0.1, hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0)
 DESCRIPTION = {"max_seq_length": 12, "doc_stride": 2, "max_query_length": 3}
 
 
@@ -93,11 +94,7 @@ def test_a_window_with_a_part_of_the_answer_has_no_answer():
 ])
 def test_an_answer_is_the_pieces_that_share_a_byte_with_it(
     answer, start, pieces):
-  context = "\u00e9\u00e9 cats Zo\u00eb."[1:]
-  context = "\u00e9a " + context[2:]
-  assert context == "\u00e9a cats Zo\u00eb."[:len(context)]
   context = "\u00e9a  cats Zo\u00eb."
-  start += context.index("cats") - 4
   assert context[start:start + len(answer)] == answer
   encoded = encode(("who", context, (answer, start)))
   ids = encoded.pieces["input_ids"].to_list()[0]
@@ -113,6 +110,16 @@ def test_the_same_context_under_many_questions_is_tokenized_once():
   assert encoded.notes.row.tolist() == list(range(2800))
   assert len(encoded.notes.piece_start) == 5 * 56 * 4
   np.testing.assert_array_equal(encoded.targets["start"], 4)
+
+
+def test_what_cannot_be_learnt_is_counted(caplog):
+  caplog.set_level("INFO")
+  long = "ann and bob and zoe and tim"
+  encode(("who has a cat", long, (long, 0)),
+         ("who", "ann", ("ann", 0)), ("who", "bob"))
+  assert "1 of 3 questions are longer than 3 pieces and were cut" in caplog.text
+  assert "1 of 3 questions have an answer that is whole in no window" in (
+      caplog.text)
 
 
 def test_an_answer_without_a_piece_is_refused():
@@ -187,21 +194,16 @@ def official(rows):
     for name, question, context, answers, is_impossible in fields]}]}
 
 
-def questions(with_negative):
-  """Who has a thing? The name before it, of two."""
+def questions():
+  """Who, what, or neither? Names and things in any order."""
   rows = []
-  for one in NAMES:
-    for other in NAMES:
-      for thing, second in (THINGS[:2], THINGS[2:]):
-        if one != other:
-          context = f"{one} has a {thing} and {other} has a {second}."
-          rows.append((f"what has {one}?", context,
-                       (thing, context.index(thing))))
-          rows.append((f"what has {other}?", context,
-                       (second, context.index(second))))
-          if with_negative:
-            (third,) = sorted(set(NAMES) - {one, other})[:1]
-            rows.append((f"what has {third}?", context))
+  for i, name in enumerate(NAMES):
+    for k, thing in enumerate(THINGS):
+      context = f"{name} has a {thing}." if (i + k) % 2 else (
+          f"a {thing} has {name}.")
+      rows += [("who?", context, (name, context.index(name))),
+               ("what?", context, (thing, context.index(thing))),
+               ("has?", context)]
   return columns(*rows)
 
 
@@ -219,19 +221,19 @@ def config_for(folder, **options):
     "bert_config_file": str(folder / "bert_config.json"),
     "vocab_file": str(folder / "vocab.txt"), "max_seq_length": 16,
     "max_query_length": 4, "doc_stride": 3, "train_batch_size": 16,
-    "num_train_epochs": 60.0, "learning_rate": 5e-3, "log_steps": 50,
+    "num_train_epochs": 40.0, "learning_rate": 3e-3, "log_steps": 50,
     "eval_steps": 1000, **options})
 
 
 def test_questions_are_learnt_and_the_files_are_written(folder):
-  write_json(str(folder / "train-v2.0.json"), official(questions(True)))
-  write_json(str(folder / "dev-v2.0.json"), official(questions(True)))
+  write_json(str(folder / "train-v2.0.json"), official(questions()))
+  write_json(str(folder / "dev-v2.0.json"), official(questions()))
   config = config_for(
       folder, data_dir=str(folder), version_2_with_negative=True)
   results = finetuning.run(config, TASK)
   assert results["f1"] > 95 and results["NoAns_f1"] > 95
   assert results["best_f1"] >= results["f1"]
-  assert results["total"] == 72 and results["NoAns_total"] == 24
+  assert results["total"] == 48 and results["NoAns_total"] == 16
   run = folder / "run"
   assert json.loads((run / "task.json").read_text()) == {
     "task_name": "squad", "kind": "spans", "max_seq_length": 16,
@@ -240,8 +242,8 @@ def test_questions_are_learnt_and_the_files_are_written(folder):
     "null_score_diff_threshold": 0.0}
   assert json.loads((run / "eval_results.json").read_text()) == results
   predictions = json.loads((run / "predictions.json").read_text())
-  assert list(predictions) == [f"q{i}" for i in range(72)]
-  assert set(predictions.values()) == {*THINGS, ""}
+  assert list(predictions) == [f"q{i}" for i in range(48)]
+  assert set(predictions.values()) == {*NAMES, *THINGS, ""}
   odds = json.loads((run / "null_odds.json").read_text())
   nbest = json.loads((run / "nbest_predictions.json").read_text())
   for name, text in predictions.items():
@@ -257,12 +259,13 @@ def test_questions_are_learnt_and_the_files_are_written(folder):
   predictions = json.loads((run / "predictions.json").read_text())
   assert set(predictions.values()) == {""}
   nbest = json.loads((run / "nbest_predictions.json").read_text())
-  assert {len(one) for one in nbest.values()} <= {3, 4}
+  # Three, and no answer beside them.
+  assert max(len(one) for one in nbest.values()) <= 4
 
 
 def test_a_question_without_an_answer_needs_the_flag(folder):
   path = str(folder / "train.json")
-  write_json(path, official(questions(True)))
+  write_json(path, official(questions()))
   with pytest.raises(
       InputError, match="train.json: question 'q2': has no answer to train on"
       ".*--version_2_with_negative"):
@@ -314,7 +317,8 @@ def test_the_file_of_a_folder_is_that_of_the_version(
 
 QUESTIONS = [
   ("Who has a cat?", "Ann has a cat and Bob has a dog. " * 5),
-  ("what", ""), ("", "zoe"), ("", ""), ("who?" * 20, "caf\u00e9 Zo\u00eb\u0301s  \u4e2d cats"),
+  ("what", ""), ("", "zoe"), ("", ""),
+  ("who?" * 20, "caf\u00e9 Zo\u00eb\u0301s  \u4e2d cats"),
   ("who", " \n\t"), ("who has a dog", "tim and ann and bob and zoe and ann"),
   ("\udcff", "ann \udcff\udcfe bob \udce4"), ("what", "dog \U0001f600!"),
 ]
@@ -350,13 +354,18 @@ def exported(tmp_path_factory):
       version_2_with_negative=False)
 
 
+@functools.cache
+def signature_in_python(path):
+  return tf.saved_model.load(path).signatures["serving_default"]
+
+
 def ask(loader, path, pairs):
   """C++'s answer, after a look that Python's is the same."""
   question, context = ([pair[i] for pair in pairs] for i in range(2))
   answer = loader.ask(
       saved_model=path, signature="serving_default",
       inputs={"question": question, "context": context})
-  signature = tf.saved_model.load(path).signatures["serving_default"]
+  signature = signature_in_python(path)
   encoded = [
     tf.constant([text.encode("utf-8", "surrogateescape") for text in texts],
                 tf.string, [len(texts)]) for texts in (question, context)]
@@ -442,6 +451,18 @@ def test_cpp_answers_as_the_written_predictions(loader, exported):
       predictions.values())
 
 
+def test_a_context_of_many_blocks_of_windows_is_answered(loader, exported):
+  model, description, path = exported
+  context = "ann and bob and zoe. " * 60 + "tim has a dog ? "
+  pair = ("who has a dog", context)
+  answer = ask(loader, path, [pair, ("what", "cats")])
+  text, start, end, score = expected_answer(model, description, *pair)
+  # Far behind, so that the last of the blocks has a say.
+  assert answer["answer"].tolist()[0] == text
+  assert (answer["start"][0], answer["end"][0]) == (start, end)
+  assert answer["score"][0] == pytest.approx(score, rel=1e-5)
+
+
 def test_no_questions_have_no_answers(loader, exported):
   answer = ask(loader, exported[2], [])
   assert {name: value.shape for name, value in answer.items()} == dict.fromkeys(
@@ -472,6 +493,7 @@ def test_an_export_answers_nothing_by_its_threshold(
   np.testing.assert_array_equal(answer["answer"] != "", answer["end"] > 0)
 
 
+@pytest.mark.slow
 def test_a_model_that_says_its_length_alone_is_exported(loader, tmp_path):
   # As one that was converted from Transformers.
   checkpoints.save_model(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import os
 from typing import Any, NamedTuple
 
+from absl import logging
 import keras
 import numpy as np
 import tensorflow as tf
@@ -40,6 +41,9 @@ DEFAULTS = {
 }
 # Contexts that are tokenized in one call, and questions packed in one.
 _CONTEXTS, _QUESTIONS = 256, 1024
+# Windows that an export scores together, so that a long context needs no more
+# memory than they.
+_WINDOWS = 64
 # What no sum of scores comes down to.
 _LOWEST = -1e30
 
@@ -107,9 +111,9 @@ def _tokenize_contexts(
   numbers = {}
   number = np.array([numbers.setdefault(x, len(numbers)) for x in contexts])
   batches = list(
-      tf.data.Dataset.from_tensor_slices(list(numbers)).batch(_CONTEXTS)
-      .map(tokenizer.tokenize_with_offsets,
-           num_parallel_calls=tf.data.AUTOTUNE))
+      tf.data.Dataset.from_tensor_slices(tf.constant(list(numbers)))
+      .batch(_CONTEXTS).map(tokenizer.tokenize_with_offsets,
+          num_parallel_calls=tf.data.AUTOTUNE))
   ids, start, end = (tf.concat(parts, axis=0) for parts in zip(*batches))
   return _Contexts(
       number, ids, start.flat_values.numpy(), end.flat_values.numpy(),
@@ -120,16 +124,21 @@ def _pack(
     tokenizer: BertTokenizer, description, rows: Columns, contexts: _Contexts
 ) -> tuple[dict[str, tf.RaggedTensor], answers.Windows]:
   """The pieces of all windows, and where the windows are."""
-  pieces, places = [], []
+  pieces, places, lengths = [], [], []
   for first in range(0, len(rows["where"]), _QUESTIONS):
     some = slice(first, first + _QUESTIONS)
+    ids = tokenizer.tokenize(rows["question"][some])
+    lengths.append(ids.row_lengths().numpy())
     windows = _windows(
-        tokenizer, description, tokenizer.tokenize(rows["question"][some]),
+        tokenizer, description, ids,
         tf.gather(contexts.ids, contexts.number[some]))
     pieces.append(examples.without_padding(windows.inputs))
     places.append(np.stack([
       windows.example + first, windows.start, windows.size,
       windows.position]))
+  longest = {**DEFAULTS, **description}["max_query_length"]
+  _log_some(np.concatenate(lengths) > longest,
+            f"questions are longer than {longest} pieces and were cut")
   return (
     {name: tf.concat([part[name] for part in pieces], axis=0)
      for name in pieces[0]},
@@ -137,6 +146,11 @@ def _pack(
         *np.concatenate(places, axis=1),
         begin=contexts.splits[contexts.number], piece_start=contexts.start,
         piece_end=contexts.end))
+
+
+def _log_some(is_so: np.ndarray, what: str) -> None:
+  if is_so.any():
+    logging.info("%d of %d %s.", is_so.sum(), is_so.size, what)
 
 
 def _windows(tokenizer, description, ids, context_ids) -> Windows:
@@ -194,6 +208,11 @@ def _targets(
   pieces = _answer_pieces(rows, contexts)[windows.row] - (
       windows.first[:, None])  # [W, 2]: from the start of the window's part
   is_whole = (pieces[:, 0] >= 0) & (pieces[:, 1] < windows.size)
+  is_found = np.zeros(len(rows["where"]), bool)
+  is_found[windows.row[is_whole]] = True
+  has_answer = np.array([bool(known) for known in rows["answers"]])
+  _log_some(has_answer & ~is_found,
+            "questions have an answer that is whole in no window")
   places = np.where(
       is_whole[:, None], pieces + windows.position[:, None], 0)
   return {"start": places[:, 0].astype(np.int32),
@@ -291,6 +310,28 @@ def _has_most_context(windows: Windows, splits: tf.Tensor) -> tf.Tensor:
   return is_most & tf.equal(window, tf.gather(first, piece))
 
 
+def _score(model: keras.Model, inputs) -> dict[str, tf.Tensor]:
+  """The outputs of the model, a block of windows at a time."""
+  number = tf.shape(inputs["input_ids"])[0]
+
+  def score_block(first, *parts):
+    block = {name: x[first:first + _WINDOWS] for name, x in inputs.items()}
+    outputs = model(block, training=False)
+    index = first // _WINDOWS
+    return first + _WINDOWS, *(
+        part.write(index, outputs[name]) for part, name in zip(parts, names))
+
+  names = ("start_logits", "end_logits")
+  parts = [
+    tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False,
+                   element_shape=[None, None]) for _ in names]
+  # Once at least, for the shape of what is then empty.
+  _, *parts = tf.while_loop(
+      lambda first, *_: (first < number) | tf.equal(first, 0), score_block,
+      [0, *parts], parallel_iterations=1)
+  return {name: part.concat() for name, part in zip(names, parts)}
+
+
 class _Best(NamedTuple):
   """The best answer to each question, [B] each."""
 
@@ -360,7 +401,7 @@ def _signatures(
         tokenizer, description, tokenizer.tokenize(question), ids)
     splits = tf.cast(ids.row_splits, tf.int32)
     best = _best_span(
-        windows, model(windows.inputs, training=False), splits,
+        windows, _score(model, windows.inputs), splits,
         longest=values["max_answer_length"])
     has_span = best.score > _LOWEST / 2
     score = tf.where(
