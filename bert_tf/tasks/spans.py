@@ -112,8 +112,9 @@ def _tokenize_contexts(
   number = np.array([numbers.setdefault(x, len(numbers)) for x in contexts])
   batches = list(
       tf.data.Dataset.from_tensor_slices(tf.constant(list(numbers)))
-      .batch(_CONTEXTS).map(tokenizer.tokenize_with_offsets,
-          num_parallel_calls=tf.data.AUTOTUNE))
+      .batch(_CONTEXTS)
+      .map(tokenizer.tokenize_with_offsets,
+           num_parallel_calls=tf.data.AUTOTUNE))
   ids, start, end = (tf.concat(parts, axis=0) for parts in zip(*batches))
   return _Contexts(
       number, ids, start.flat_values.numpy(), end.flat_values.numpy(),
