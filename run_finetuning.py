@@ -14,8 +14,8 @@ Command lines of the original's run_squad.py work as they are.
 import dataclasses
 
 from bert_tf import command_line
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import require
+from bert_tf.finetuning_arguments import FinetuningConfig
 
 
 def find_task_name(config: FinetuningConfig) -> str:

@@ -19,13 +19,13 @@ from bert_tf import examples
 from bert_tf import files
 from bert_tf import monitoring
 from bert_tf import training
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.config import write_json
 from bert_tf.config import write_text
 from bert_tf.examples import Examples
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.losses import Objective
 from bert_tf.modeling import BertEncoder
 from bert_tf.reporting import write_results

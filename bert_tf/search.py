@@ -16,11 +16,11 @@ import keras
 from bert_tf import checkpoints
 from bert_tf import files
 from bert_tf import finetuning
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.config import write_text
 from bert_tf.finetuning import Task
+from bert_tf.finetuning_arguments import FinetuningConfig
 
 # Devlin et al. 2019, appendix A.3, and the rates of section 4.1.
 GRID = {

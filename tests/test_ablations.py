@@ -19,8 +19,8 @@ from bert_tf import export
 from bert_tf import finetuning
 from bert_tf import losses
 from bert_tf.arguments import ExportConfig
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
 from bert_tf.optimization import AdamWeightDecay

@@ -23,9 +23,9 @@ from bert_tf import checkpoints
 from bert_tf import export
 from bert_tf import finetuning
 from bert_tf.arguments import ExportConfig
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
 from bert_tf.tasks import TASKS

@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import finetuning
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
 from bert_tf.examples import Examples
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.reporting import MetricsWriter
-from bert_tf.tokenization import BertTokenizer
-from bert_tf.tasks import classification
 from bert_tf.tasks import TASKS
+from bert_tf.tasks import classification
+from bert_tf.tokenization import BertTokenizer
 
 ANIMALS, TOOLS = ("cat", "dog", "cow", "hen"), ("saw", "axe", "awl", "jig")
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a",

@@ -14,6 +14,7 @@ PACKAGE = REPOSITORY / "bert_tf"
 # floor from modules that stand before it.
 FLOORS = (
   ("errors", "files", "config", "arguments", "checkpoint_arguments",
+   "finetuning_arguments",
    "progress", "unicode_tables", "vocabulary_files", "variable_names"),
   ("data.text_files", "data.corpus", "data.sentences", "data.sentence_pairs",
    "data.full_sentences", "data.row_packing", "data.masking",

@@ -11,11 +11,11 @@ from bert_tf import checkpoints
 from bert_tf import export
 from bert_tf import finetuning
 from bert_tf.arguments import ExportConfig
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
 from bert_tf.examples import Examples
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertMultipleChoice
 from bert_tf.tasks import TASKS
 from bert_tf.tokenization import BertTokenizer

@@ -16,7 +16,6 @@ from bert_tf import export
 from bert_tf import finetuning
 from bert_tf import pretraining
 from bert_tf.arguments import ExportConfig
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.arguments import PretrainingConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
@@ -27,6 +26,7 @@ from bert_tf.data import input_pipeline
 from bert_tf.data import records
 from bert_tf.data import text_files
 from bert_tf.data.tables import read_columns
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertForPreTraining
 from bert_tf.tasks import TASKS
 from bert_tf.tokenization import BertTokenizer

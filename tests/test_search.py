@@ -8,10 +8,10 @@ import pytest
 from bert_tf import checkpoints
 from bert_tf import finetuning
 from bert_tf import search
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.tasks import TASKS
 
 TASK = TASKS["classification"]

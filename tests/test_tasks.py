@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from bert_tf import finetuning
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import write_json
 from bert_tf.examples import Examples
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.tasks import TASKS
 
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",

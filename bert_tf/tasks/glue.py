@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from bert_tf import files
 from bert_tf import metrics
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.data.tables import read_columns
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.tasks import classification
 
 

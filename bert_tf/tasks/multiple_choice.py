@@ -19,12 +19,12 @@ from bert_tf import examples
 from bert_tf import files
 from bert_tf import losses
 from bert_tf import metrics
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import read_columns
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertMultipleChoice
 from bert_tf.tasks.classification import find_table
 from bert_tf.tasks.classification import log_softmax

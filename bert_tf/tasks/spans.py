@@ -21,13 +21,13 @@ from bert_tf import examples
 from bert_tf import files
 from bert_tf import losses
 from bert_tf import squad_metrics
-from bert_tf.arguments import FinetuningConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.squad_files import read_questions
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertSpanLabeler
 from bert_tf.packing import Windows
 from bert_tf.tokenization import BertTokenizer
