@@ -166,3 +166,18 @@ def test_the_costs_in_the_comments_are_those_of_the_formula(tmp_path, name):
     f"{flop:.2e}".replace("e+", "e"), hours["A100"], hours["H100"])
   row = f"{said[1]} | {said[2]} h | {said[3]} h |"
   assert row in (FOLDER / "README.md").read_text()
+
+
+def test_the_flags_of_spam_parse(tmp_path):
+  program = PROGRAM.replace(
+      "import arguments,", "import finetuning_arguments as arguments,").replace(
+          "PretrainingConfig", "FinetuningConfig")
+  done = subprocess.run(
+      [sys.executable, "-c", program,
+       f"--flagfile={REPOSITORY}/configs/finetuning/spam.flags",
+       "--data_dir=a", "--output_dir=b", "--init_checkpoint=c"],
+      capture_output=True, text=True, cwd=REPOSITORY)
+  config = json.loads(done.stdout)
+  assert (config["task_name"], config["text_column"], config["label_column"],
+          config["num_train_epochs"], config["keep_best"]) == (
+      "classification", "1", "0", 2.0, True)

@@ -167,6 +167,15 @@ def test_glue_is_read_as_it_is_given(shared, name):
           name not in ("cola", "sst-2"))
 
 
+def test_similarities_for_the_leaderboard_are_from_0_to_5():
+  written = TASKS["sts-b"].predictions(
+      {}, {"text": ["a", "b", "c"], "where": ["1", "2", "3"]}, None,
+      {"logits": np.float32([[-0.5], [2.25], [5.5]])})
+  assert written["STS-B.tsv"] == (
+      "index\tprediction\n0\t0.000\n1\t2.250\n2\t5.000\n")
+  assert written["test_results.tsv"] == "-0.5\n2.25\n5.5\n"
+
+
 def test_the_metrics_that_glue_reports():
   outputs = {"logits": np.float32([[0, 1], [0, 1], [1, 0], [1, 0], [0, 1]])}
   encoded = Examples({}, {"label": np.array([1, 1, 1, 0, 0])})
@@ -196,6 +205,9 @@ def test_a_model_of_mnli_answers_the_diagnostic_rows(folder):
   answers = (folder / "again" / "predictions.tsv").read_text().splitlines()
   assert [row.split("\t")[0] for row in answers[1:]] == [
     "contradiction", "entailment"]
+  # As the leaderboard takes it.
+  assert (folder / "again" / "AX.tsv").read_text() == (
+      "index\tprediction\n0\tcontradiction\n1\tentailment\n")
   assert run(folder, "mnli-mm", do_predict=False, **again)["accuracy"] == 1.0
   (folder / "dev.tsv").write_text("text\tlabel\na\t1\n")
   with pytest.raises(InputError, match="was trained for 'mnli', not for"):
