@@ -73,6 +73,14 @@ class Task:
   reading: tuple[str, ...] = ()
 
 
+  def quality(self, results: Mapping[str, float]) -> float:
+    """What the best is chosen by.
+
+    The accuracy where there is no such figure: of tags that mark no entities.
+    """
+    return results.get(self.best_metric, results.get("accuracy", 0.0))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Setup:
   """The parts of one run, made from its config."""
@@ -148,8 +156,9 @@ class _Best:
   @property
   def _best_step(self) -> int:
     """Of equal ones the first."""
-    metric = self._setup.task.best_metric
-    return max(self._seen, key=lambda step: (self._seen[step][metric], -step))
+    quality = self._setup.task.quality
+    return max(
+        self._seen, key=lambda step: (quality(self._seen[step]), -step))
 
   def is_over(self) -> bool:
     """Whether --patience is at its end."""

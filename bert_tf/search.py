@@ -57,9 +57,10 @@ def _result(trial: FinetuningConfig, task: Task) -> dict[str, float]:
   return read_json(results)
 
 
-def _write_table(path: str, found: dict[str, dict], metric: str) -> None:
+def _write_table(path: str, found: dict[str, dict], task: Task) -> None:
   """All trials, the best first."""
-  ranked = sorted(found, key=lambda name: found[name][metric], reverse=True)
+  ranked = sorted(
+      found, key=lambda name: task.quality(found[name]), reverse=True)
   names = sorted({name for results in found.values() for name in results})
   rows = [["trial", *names]] + [
     [os.path.basename(trial),
@@ -87,15 +88,15 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   found = {}
   for i, trial in enumerate(tried, 1):
     found[trial.output_dir] = _result(trial, task)
-    value = found[trial.output_dir][task.best_metric]
+    value = task.quality(found[trial.output_dir])
     logging.info(
         "Trial %d of %d, %s: %s %.4f.", i, len(tried),
         os.path.basename(trial.output_dir), task.best_metric, value)
   files.make_directories(config.output_dir)
   _write_table(
-      os.path.join(config.output_dir, "trials.tsv"), found, task.best_metric)
+      os.path.join(config.output_dir, "trials.tsv"), found, task)
   # Of equal ones the first.
-  best = max(found, key=lambda name: found[name][task.best_metric])
+  best = max(found, key=lambda name: task.quality(found[name]))
   logging.info("The best is %s.", os.path.basename(best))
   checkpoints.copy_model(best, config.output_dir)
   keras.utils.clear_session()

@@ -167,6 +167,15 @@ def test_glue_is_read_as_it_is_given(shared, name):
           name not in ("cola", "sst-2"))
 
 
+def test_a_tab_or_a_line_end_in_a_text_breaks_no_table():
+  written = TASKS["classification"].predictions(
+      {"labels": ["x", "y"]}, {"text": ["a\tb\nc\\d"], "where": ["1"]}, None,
+      {"logits": np.float32([[0, 0]])})
+  header, row, end = written["predictions.tsv"].split("\n")
+  assert row.split("\t") == ["x", "0.500000", "0.500000", r"a\tb\nc\d"]
+  assert len(header.split("\t")) == 4 and not end
+
+
 def test_similarities_for_the_leaderboard_are_from_0_to_5():
   written = TASKS["sts-b"].predictions(
       {}, {"text": ["a", "b", "c"], "where": ["1", "2", "3"]}, None,

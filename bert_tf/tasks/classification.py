@@ -237,10 +237,17 @@ def _cells(value) -> str:
   return ",".join(value) if isinstance(value, list) else value
 
 
+def _cell_text(value: str) -> str:
+  """A cell in one line and one column: tabs and line ends as in Python."""
+  for character in "\t\n\r":
+    value = value.replace(character, repr(character)[1:-1])
+  return value
+
+
 def table_text(header: Sequence[str], columns: Iterable[Sequence[str]]) -> str:
   """A TSV file of columns of text, all of one length."""
-  rows = zip(*columns, strict=True)
-  return "".join("\t".join(row) + "\n" for row in [header, *rows])
+  rows = [header, *zip(*columns, strict=True)]
+  return "".join("\t".join(map(_cell_text, row)) + "\n" for row in rows)
 
 
 def _texts(rows: Columns) -> dict[str, list[str]]:
