@@ -134,6 +134,18 @@ def test_labels_that_are_no_numbers_are_refused(
         num_train_epochs=8.0)
 
 
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"spans", "squad"}))
+def test_every_task_asks_for_its_folder(name):
+  config = FinetuningConfig(task_name=name, output_dir="unused", do_eval=True)
+  with pytest.raises(InputError, match=f"--task_name={name} needs the folder"):
+    TASKS[name].read(config, "dev")
+  config = FinetuningConfig(
+      task_name=name, output_dir="unused", do_eval=True, data_dir="a",
+      predict_file="b")
+  with pytest.raises(InputError, match="received b with .* are for squad"):
+    TASKS[name].read(config, "dev")
+
+
 # Rows of train, dev and test, and the labels.
 GLUE = {
   "cola": ("CoLA", 8551, 1043, 1063, ["0", "1"]),

@@ -26,6 +26,7 @@ from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertMultipleChoice
+from bert_tf.tasks.classification import data_folder
 from bert_tf.tasks.classification import find_table
 from bert_tf.tasks.classification import log_softmax
 from bert_tf.tasks.classification import results_text
@@ -87,7 +88,7 @@ def _read_table(
 
 
 def _read(config: FinetuningConfig, split: str) -> Columns | None:
-  path = find_table(config.data_dir, split)
+  path = find_table(data_folder(config), split)
   if path is None:
     return None
   columns = {"text": config.text_column}
@@ -109,7 +110,7 @@ def _read(config: FinetuningConfig, split: str) -> Columns | None:
 def _read_swag(config: FinetuningConfig, split: str) -> Columns | None:
   """The files of Zellers et al. 2018: `sent2` is how each ending starts."""
   name = {"dev": "val"}.get(split, split)
-  path = os.path.join(config.data_dir, f"{name}.csv")
+  path = os.path.join(data_folder(config), f"{name}.csv")
   if not files.exists(path):
     return None
   columns = {"text": "sent1", "start": "sent2"}
@@ -126,7 +127,7 @@ def _read_swag(config: FinetuningConfig, split: str) -> Columns | None:
 
 def _read_codah(config: FinetuningConfig, split: str) -> Columns | None:
   """The files of Chen et al. 2019: category, prompt, four endings, label."""
-  path = os.path.join(config.data_dir, f"{split}.tsv")
+  path = os.path.join(data_folder(config), f"{split}.tsv")
   if not files.exists(path):
     return None
   return _read_table(

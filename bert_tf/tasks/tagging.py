@@ -26,6 +26,7 @@ from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertTokenClassifier
+from bert_tf.tasks.classification import data_folder
 from bert_tf.tasks.classification import log_softmax
 from bert_tf.tasks.tagging_signature import make_signatures
 
@@ -59,7 +60,7 @@ class _Parts(NamedTuple):
 
 def _read(config: FinetuningConfig, split: str) -> Columns | None:
   for suffix in conll.SUFFIXES:
-    path = os.path.join(config.data_dir, split + suffix)
+    path = os.path.join(data_folder(config), split + suffix)
     if files.exists(path):
       rows = conll.read_tagged(path, on_bad_utf8=config.on_bad_utf8)
       require(
