@@ -266,9 +266,8 @@ def _metrics(description, rows, encoded, outputs) -> dict[str, float]:
         f"{where}: has no field 'answers', against which predictions could "
         "be judged. Leave out --do_eval.")
   golds = {
-    name: [] if is_impossible else [answer["text"] for answer in known]
-    for name, known, is_impossible in zip(
-        rows["id"], rows["answers"], rows["is_impossible"])}
+    name: [answer["text"] for answer in known]
+    for name, known in zip(rows["id"], rows["answers"])}
   found, threshold = _find(description, rows, encoded, outputs)
   odds = {} if threshold is None else {
     "null_odds": {name: one.null_odds for name, one in found.items()},
