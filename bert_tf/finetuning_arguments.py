@@ -32,6 +32,14 @@ class FinetuningConfig(TrainingConfig):
       None, help="SQuAD's questions to train on: its JSON, or JSON Lines.")
   predict_file: str | None = option(
       None, help="SQuAD's questions to answer; to evaluate on too.")
+  tfds_name: str | None = option(
+      None, help="A TensorFlow Datasets dataset in the place of --data_dir, "
+                 "such as glue/mrpc or squad, with its features as columns; "
+                 "for the tasks classification, multilabel, regression and "
+                 "squad.")
+  tfds_data_dir: str | None = option(
+      None, help="Where prepared datasets lie. Not given: "
+                 "~/tensorflow_datasets.")
   text_column: str = option(
       "text", help="Column of the text: a name in the header, or a number "
                    "from 0 in files that have none.")

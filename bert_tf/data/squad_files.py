@@ -3,6 +3,7 @@
 Rajpurkar et al. 2016 and 2018. Standard library only.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import json
 import re
@@ -13,6 +14,7 @@ from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.data.text_files import read_lines
 from bert_tf.data.text_files import suffixes
+from bert_tf.data.tfds_rows import read_tfds
 
 _KINDS = {
   str: "a text", list: "a list", dict: "an object", bool: "true or false",
@@ -138,6 +140,32 @@ def read_questions(
   """
   is_lines = suffixes(path)[0] == ".jsonl"
   questions = _json_lines(path, on_bad_utf8) if is_lines else _official(path)
+  return _columns(questions, source=path)
+
+
+def read_tfds_questions(
+    name: str, split: str, *, data_dir: str | None = None
+) -> dict[str, list] | None:
+  """`read_questions` of a TFDS dataset in SQuAD's form; as `read_tfds`."""
+  rows = read_tfds(
+      name, split, ["id", "question", "context", "answers"],
+      data_dir=data_dir)
+  if rows is None:
+    return None
+  numbered = zip(*(rows[column] for column in (
+    "where", "id", "question", "context", "answers")))
+  return _columns((
+    (f"{where}: question {name!r}", context, {
+      "id": name, "question": question, "answers": [
+        {"text": text, "answer_start": start} for text, start in zip(
+            answers["text"], answers["answer_start"], strict=True)]})
+    for where, name, question, context, answers in numbered), source=name)
+
+
+def _columns(
+    questions: Iterable[tuple[str, str, dict]], *, source: str
+) -> dict[str, list]:
+  """Columns of (where, context, question), checked."""
   rows = {name: [] for name in (
     "id", "question", "context", "answers", "is_impossible", "where")}
   seen = set()
@@ -160,5 +188,5 @@ def read_questions(
     for column, value in zip(
         rows, (name, text, context, answers, is_impossible, where)):
       rows[column].append(value)
-  require(bool(seen), f"{path}: holds no questions.")
+  require(bool(seen), f"{source}: holds no questions.")
   return rows

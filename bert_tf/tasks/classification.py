@@ -24,6 +24,7 @@ from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import SUFFIXES
 from bert_tf.data.tables import read_columns
+from bert_tf.data.tfds_rows import read_tfds
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
@@ -36,6 +37,10 @@ def data_folder(config: FinetuningConfig) -> str:
   Raises:
     InputError: it is not given, or a file is, which such tasks do not read.
   """
+  require(
+      config.tfds_name is None,
+      f"--tfds_name: received {config.tfds_name} with --task_name="
+      f"{config.task_name}, which reads files in --data_dir alone.")
   require(
       config.data_dir is not None,
       f"--data_dir: not given; --task_name={config.task_name} needs the "
@@ -59,16 +64,20 @@ def find_table(data_dir: str, split: str) -> str | None:
 
 
 def _read(config: FinetuningConfig, split: str) -> Columns | None:
-  path = find_table(data_folder(config), split)
-  if path is None:
-    return None
   columns = {"text": config.text_column}
   if config.text_pair_column:
     columns["text_pair"] = config.text_pair_column
   if split != "test":  # The labels of a test set are often kept back.
     columns["label"] = config.label_column
-  rows = read_columns(
-      path, list(columns.values()), on_bad_utf8=config.on_bad_utf8)
+  if config.tfds_name:
+    rows = read_tfds(config.tfds_name, split, list(columns.values()),
+                     data_dir=config.tfds_data_dir)
+  else:
+    path = find_table(data_folder(config), split)
+    rows = path and read_columns(
+        path, list(columns.values()), on_bad_utf8=config.on_bad_utf8)
+  if rows is None:
+    return None
   return {**{name: rows[column] for name, column in columns.items()},
           "where": rows["where"]}
 

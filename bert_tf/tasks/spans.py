@@ -25,6 +25,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.squad_files import read_questions
+from bert_tf.data.squad_files import read_tfds_questions
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
@@ -71,6 +72,9 @@ def _find_file(config: FinetuningConfig, split: str) -> str | None:
 
 
 def _read(config: FinetuningConfig, split: str) -> Columns | None:
+  if config.tfds_name:
+    return read_tfds_questions(
+        config.tfds_name, split, data_dir=config.tfds_data_dir)
   path = _find_file(config, split)
   return path and read_questions(path, on_bad_utf8=config.on_bad_utf8)
 

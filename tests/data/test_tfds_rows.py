@@ -1,0 +1,126 @@
+"""Rows of datasets in TFDS's own format, which are made here."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bert_tf.config import InputError
+from bert_tf.data.squad_files import read_tfds_questions
+from bert_tf.data.tfds_rows import read_tfds
+from bert_tf.finetuning_arguments import FinetuningConfig
+from bert_tf.tasks import TASKS
+
+PAIRS = [
+  {"sentence1": "a b", "sentence2": "é", "label": 1, "score": 2.5,
+   "words": ["x", "y"]},
+  {"sentence1": "c", "sentence2": "d", "label": 0, "score": -1.0,
+   "words": []},
+]
+CONTEXT = "Ada wrote to Bob."
+QUESTIONS = [
+  {"id": "1", "question": "Who?", "context": CONTEXT,
+   "answers": [{"text": "Ada", "answer_start": 0},
+               {"text": "Bob", "answer_start": 13}]},
+  {"id": "2", "question": "When?", "context": CONTEXT, "answers": []},
+]
+
+
+def _builders():
+  """Known to TFDS by their names, not prepared yet."""
+  import tensorflow_datasets as tfds
+  text = tfds.features.Text
+
+  class TinyPairs(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+      return tfds.core.DatasetInfo(
+          builder=self, disable_shuffling=True,
+          features=tfds.features.FeaturesDict({
+            "sentence1": text(), "sentence2": text(), "score": np.float32,
+            "label": tfds.features.ClassLabel(names=["other", "same"]),
+            "words": tfds.features.Sequence(text())}))
+
+    def _split_generators(self, dl_manager):
+      return {"train": self._generate_examples(PAIRS),
+              "validation": self._generate_examples(PAIRS[:1])}
+
+    def _generate_examples(self, examples):
+      yield from enumerate(examples)
+
+  class TinySquad(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+      return tfds.core.DatasetInfo(
+          builder=self, disable_shuffling=True,
+          features=tfds.features.FeaturesDict({
+            "id": text(), "question": text(), "context": text(),
+            "answers": tfds.features.Sequence(
+                {"text": text(), "answer_start": np.int32})}))
+
+    def _split_generators(self, dl_manager):
+      return {"train": self._generate_examples(QUESTIONS)}
+
+    def _generate_examples(self, examples):
+      yield from enumerate(examples)
+
+  return TinyPairs.name, TinySquad.name
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+  pairs, squad = _builders()
+  return pairs, squad, str(tmp_path_factory.mktemp("tfds"))
+
+
+def test_features_are_columns_and_classes_have_their_names(prepared):
+  pairs, _, folder = prepared
+  rows = read_tfds(pairs, "train", ["sentence2", "label", "score", "words"],
+                   data_dir=folder)
+  assert rows == {
+    "sentence2": ["é", "d"], "label": ["same", "other"],
+    "score": [2.5, -1.0], "words": [["x", "y"], []],
+    "where": ["tfds:tiny_pairs/1.0.0:train:0", "tfds:tiny_pairs/1.0.0:train:1"]}
+  assert read_tfds(pairs, "dev", ["score"], data_dir=folder)["score"] == [2.5]
+  assert read_tfds(pairs, "test", ["score"], data_dir=folder) is None
+
+
+def test_a_task_reads_a_dataset(prepared):
+  pairs, squad, folder = prepared
+  config = FinetuningConfig(
+      task_name="classification", tfds_name=pairs, tfds_data_dir=folder,
+      text_column="sentence1", text_pair_column="sentence2", do_eval=True,
+      output_dir="unused")
+  task = TASKS["classification"]
+  rows = task.read(config, "train")
+  assert rows["text"] == ["a b", "c"] and rows["text_pair"] == ["é", "d"]
+  assert task.describe(config, rows) == {
+    "labels": ["other", "same"], "is_pair": True}
+  numbers = TASKS["regression"].read(
+      dataclasses.replace(config, label_column="score"), "dev")
+  assert numbers["label"] == [2.5]
+  questions = TASKS["squad"].read(
+      dataclasses.replace(config, tfds_name=squad), "train")
+  assert questions["id"] == ["1", "2"]
+  with pytest.raises(InputError, match="--task_name=mrpc, which reads files"):
+    TASKS["mrpc"].read(
+        dataclasses.replace(config, task_name="mrpc"), "train")
+
+
+def test_questions_are_checked_as_those_of_files(prepared):
+  _, squad, folder = prepared
+  rows = read_tfds_questions(squad, "train", data_dir=folder)
+  assert rows["answers"] == [QUESTIONS[0]["answers"], []]
+  assert rows["is_impossible"] == [False, True]
+  assert rows["where"][1] == "tfds:tiny_squad/1.0.0:train:1: question '2'"
+  assert read_tfds_questions(squad, "dev", data_dir=folder) is None
+
+
+def test_what_is_not_there_is_told(prepared):
+  pairs, _, folder = prepared
+  with pytest.raises(InputError, match="no feature text; there are sentence1"):
+    read_tfds(pairs, "train", ["text"], data_dir=folder)
+  with pytest.raises(InputError, match="--tfds_name: no_such_set cannot be"):
+    read_tfds("no_such_set", "train", ["text"], data_dir=folder)
