@@ -32,6 +32,7 @@ _OBSOLETE_FLAGS = {
   "num_tpu_cores": flags.DEFINE_integer,
   "iterations_per_loop": flags.DEFINE_integer,
   "verbose_logging": flags.DEFINE_boolean,
+  "use_one_hot_embeddings": flags.DEFINE_boolean,
 }
 
 _DEFINE_BY_TYPE = {

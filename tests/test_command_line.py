@@ -68,7 +68,7 @@ def test_obsolete_flags_parse_and_warn(tmp_path):
   "run_pretraining.py", "run_finetuning.py", "tools/learn_vocabulary.py",
   "tools/create_pretraining_data.py", "tools/export_saved_model.py",
   "tools/inspect_checkpoint.py", "tools/convert_checkpoint.py",
-  "tools/adapt_checkpoint.py"])
+  "tools/adapt_checkpoint.py", "tools/extract_features.py"])
 def test_help_says_what_a_program_does(script):
   result = subprocess.run(
       [sys.executable, str(REPOSITORY / script), "--help"],
@@ -113,6 +113,13 @@ ORIGINAL_COMMANDS = {
     --max_seq_length=128 --max_predictions_per_seq=20 --masked_lm_prob=0.15
     --random_seed=12345 --dupe_factor=5 --short_seq_prob=0.1
     --do_whole_word_mask=False""",
+  "tools/extract_features.py": """
+    --input_file=/tmp/nowhere.txt --output_file=/tmp/nowhere.jsonl
+    --vocab_file=/tmp/nowhere/vocab.txt
+    --bert_config_file=/tmp/nowhere/bert_config.json
+    --init_checkpoint=/tmp/nowhere/bert_model.ckpt --layers=-1,-2,-3,-4
+    --max_seq_length=128 --batch_size=8 --do_lower_case=True --use_tpu=False
+    --master=grpc://x --num_tpu_cores=8 --use_one_hot_embeddings=False""",
 }
 
 
