@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf import checkpoints
-from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.data import feature_files
 from bert_tf.data.text_files import read_lines
@@ -134,7 +133,7 @@ def _tokenize(
   ids_a = tokenizer.tokenize([first for first, _ in pairs])
   ids_b = tokenizer.tokenize([second for _, second in pairs])
   size_b = ids_b.row_lengths()
-  size = ids_a.row_lengths() + size_b + tf.where(size_b > 0, 3, 2)
+  size = ids_a.row_lengths() + size_b + 2 + tf.cast(size_b > 0, tf.int64)
   parts, places = [], []
   for chosen in (size_b == 0, size_b > 0):
     rows = tf.where(chosen)[:, 0]
@@ -236,7 +235,7 @@ def extract(
 def _load(config: FeatureConfig) -> tuple[BertEncoder, BertTokenizer]:
   """The model, which must have all but, perhaps, the pooler."""
   source = checkpoints.open_source(config.init_checkpoint)
-  bert_config: BertConfig = checkpoints.find_config(
+  bert_config = checkpoints.find_config(
       source, config_file=config.bert_config_file,
       max_seq_length=config.max_seq_length)
   tokenizer = checkpoints.find_tokenizer(

@@ -7,7 +7,9 @@ Shapes: R texts, P pieces of all texts of a pool, L layers, H hidden size.
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import json
 import shutil
 import tempfile
@@ -19,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf import files
+from bert_tf.config import InputError
 from bert_tf.data.example_protos import encode_rows
 from bert_tf.data.records import replacing
 
@@ -49,6 +52,30 @@ class Form(NamedTuple):
   is_pooled: bool
 
 
+@contextlib.contextmanager
+def _writing(
+    path: str, pools: Iterable[Pool]
+) -> Iterator[tuple[str, Iterator[Pool]]]:
+  """Yields a temporary name, and the pools: what fails in their making is no
+  error of the file's, and passes as it is."""
+  failures = []
+
+  def watched():
+    try:
+      yield from pools
+    except Exception as failure:
+      failures.append(failure)
+      raise
+
+  try:
+    with replacing(path) as temporary:
+      yield temporary, watched()
+  except InputError:
+    if failures:
+      raise failures[0] from None
+    raise
+
+
 def write_jsonl(path: str, pools: Iterable[Pool], form: Form) -> None:
   """An object a text, as the original's extract_features.py wrote it.
 
@@ -68,7 +95,8 @@ def write_jsonl(path: str, pools: Iterable[Pool], form: Form) -> None:
             for index, numbers in zip(form.layers, values.tolist())]
 
   number = 0
-  with replacing(path) as temporary, files.open_file(temporary, "w") as file:
+  with (_writing(path, pools) as (temporary, pools),
+        files.open_file(temporary, "w") as file):
     for pool in pools:
       for i, (start, end) in enumerate(
           zip(pool.row_splits[:-1], pool.row_splits[1:])):
@@ -99,7 +127,7 @@ def write_tfrecord(path: str, pools: Iterable[Pool], form: Form) -> None:
     InputError: the file cannot be written.
   """
   number = 0
-  with (replacing(path) as temporary,
+  with (_writing(path, pools) as (temporary, pools),
         tf.io.TFRecordWriter(temporary) as writer):
     for pool in pools:
       for i, (start, end) in enumerate(
@@ -161,7 +189,7 @@ def write_npz(path: str, pools: Iterable[Pool], form: Form) -> None:
   names = ["features"] if form.is_pooled else [
     "features", "tokens", "row_splits"]
   spools = {}
-  with replacing(path) as temporary:
+  with _writing(path, pools) as (temporary, pools):
     try:
       spools = {name: _Spool(folder) for name in names}
       pieces = 0
