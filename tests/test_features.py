@@ -247,7 +247,7 @@ def test_the_output_is_replaced_only_at_the_end(tmp_path, texts, model_dir):
   path.write_text("old")
   (tmp_path / "bad.txt").write_bytes(b"a\n" * 600 + b"\xff\n")
   with pytest.raises(InputError, match="bad.txt:601: .*not UTF-8"):
-    extract(tmp_path / "bad.txt", model_dir, path)
+    extract(tmp_path / "bad.txt", model_dir, path, layers=("0",))
   assert path.read_text() == "old"
   assert sorted(os.listdir(tmp_path)) == ["bad.txt", "out.jsonl", "texts.txt"]
   extract(tmp_path / "bad.txt", model_dir, path, on_bad_utf8="replace",
@@ -273,9 +273,11 @@ def test_what_fails_in_the_model_is_no_error_of_the_file(tmp_path, write):
 def test_remote_files_hold_the_same(tmp_path, texts, model_dir, suffix):
   tf.io.gfile.makedirs("ram://features")
   tf.io.gfile.copy(texts, "ram://features/texts.txt", overwrite=True)
-  here = extract(texts, model_dir, tmp_path / f"out.{suffix}")
+  options = {"layers": ("-1", "-3")}
+  here = extract(texts, model_dir, tmp_path / f"out.{suffix}", **options)
   there = extract(
-      "ram://features/texts.txt", model_dir, f"ram://features/out.{suffix}")
+      "ram://features/texts.txt", model_dir, f"ram://features/out.{suffix}",
+      **options)
   with tf.io.gfile.GFile(there, "rb") as file:
     found = file.read()
   if suffix == "npz":
@@ -360,7 +362,7 @@ def test_a_checkpoint_without_its_layers_is_refused(tmp_path, texts, model_dir):
 
 
 def test_cls_of_a_left_to_right_model_is_refused(tmp_path, texts):
-  config = BertConfig(**{**CONFIG.to_dict(), "is_causal": True})
+  config = BertConfig(**{**CONFIG.to_dict(), "attention": "left_to_right"})
   checkpoints.save_model(
       str(tmp_path / "model"), BertEncoder(config),
       BertTokenizer(ENTRIES, do_lower_case=True))
