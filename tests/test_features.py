@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+from conftest import REPOSITORY
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -269,26 +270,37 @@ def test_what_fails_in_the_model_is_no_error_of_the_file(tmp_path, write):
   assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "npz", "tfrecord"])
-def test_remote_files_hold_the_same(tmp_path, texts, model_dir, suffix):
-  tf.io.gfile.makedirs("ram://features")
-  tf.io.gfile.copy(texts, "ram://features/texts.txt", overwrite=True)
-  options = {"layers": ("-1", "-3")}
-  here = extract(texts, model_dir, tmp_path / f"out.{suffix}", **options)
-  there = extract(
-      "ram://features/texts.txt", model_dir, f"ram://features/out.{suffix}",
-      **options)
-  with tf.io.gfile.GFile(there, "rb") as file:
+@pytest.mark.parametrize("name", feature_files.WRITERS)
+def test_remote_files_hold_the_same(tmp_path, name):
+  pool = feature_files.Pool(
+      np.array([2, 5, 3, 2, 3], np.int32), np.array([0, 3, 5]),
+      np.random.RandomState(1).randn(5, 2, 8).astype(np.float32))
+  here, folder = str(tmp_path / "out"), f"ram://features_{name}"
+  tf.io.gfile.makedirs(folder)
+  for path in (here, f"{folder}/out"):
+    feature_files.WRITERS[name](
+        path, [pool, pool], feature_files.Form([-1, 0], ENTRIES, False))
+  assert tf.io.gfile.listdir(folder) == ["out"]
+  with tf.io.gfile.GFile(f"{folder}/out", "rb") as file:
     found = file.read()
-  if suffix == "npz":
+  if name == "npz":  # It holds the time of its making.
     one, other = np.load(here), np.load(io.BytesIO(found))
     assert sorted(one) == sorted(other)
-    for name in one:
-      np.testing.assert_array_equal(one[name], other[name])
+    for array in one:
+      np.testing.assert_array_equal(one[array], other[array])
   else:
     assert found == pathlib.Path(here).read_bytes()
-  assert not [name for name in tf.io.gfile.listdir("ram://features")
-              if "tmp" in name]
+
+
+def test_texts_and_model_may_be_remote(texts, model_dir):
+  tf.io.gfile.makedirs("ram://remote/model")
+  for name in os.listdir(model_dir):
+    tf.io.gfile.copy(f"{model_dir}/{name}", f"ram://remote/model/{name}")
+  tf.io.gfile.copy(texts, "ram://remote/texts.txt")
+  extract("ram://remote/texts.txt", "ram://remote/model",
+          "ram://remote/out.jsonl", layers=("0",), pooling="mean")
+  with tf.io.gfile.GFile("ram://remote/out.jsonl") as file:
+    assert len(file.read().splitlines()) == len(LINES)
 
 
 @pytest.mark.parametrize("options, message", [
@@ -401,3 +413,17 @@ def test_a_real_encoder_gives_its_outputs(shared, tmp_path):
         found["mean"][:, i], expected["mean_embedding"], atol=1e-5)
     np.testing.assert_allclose(
         found["none"][:, i], expected["sequence_output"][seen], atol=1e-5)
+
+
+def test_the_benchmark_compares_equal_results(
+    tmp_path, texts, model_dir, monkeypatch, capsys):
+  monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
+  import benchmark
+  from benchmarks import features as features_benchmark
+  monkeypatch.setattr(features_benchmark, "LENGTH", 48)
+  benchmark.main([
+    "features", f"--input_file={texts}", f"--init_checkpoint={model_dir}",
+    "--layers=-1,-2", "--runs=2", "--texts=7"])
+  figures = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+  assert figures["difference"] < 1e-5
+  assert [len(rates) for rates in figures["rates"].values()] == [2, 2]

