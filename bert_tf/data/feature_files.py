@@ -13,6 +13,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+import types
 from typing import IO
 from typing import NamedTuple
 import zipfile
@@ -201,8 +202,10 @@ def write_npz(path: str, pools: Iterable[Pool], form: Form) -> None:
           spools["tokens"].add(entries[pool.ids])
           spools["row_splits"].add(pieces + pool.row_splits[1:])
           pieces += len(pool.ids)
+      # Without `tell`, for which some remote file systems have no answer.
       with (files.open_file(temporary, "wb") as file,
-            zipfile.ZipFile(file, "w") as archive):
+            zipfile.ZipFile(types.SimpleNamespace(
+                write=file.write, flush=file.flush), "w") as archive):
         for name, spool in spools.items():
           with archive.open(f"{name}.npy", "w", force_zip64=True) as target:
             spool.write_npy(target)
