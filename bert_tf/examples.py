@@ -21,8 +21,9 @@ from bert_tf.tokenization import BertTokenizer
 
 # Lengths are padded to a multiple of this: few shapes, each compiled once.
 MULTIPLE = 16
-# Batches that are sorted by length together, out of a random order.
-POOL = 64
+# Batches that are sorted by length together, out of a random order. More would
+# save little padding, and batches of one length each make noisier gradients.
+POOL = 8
 # Strings that are tokenized in one call.
 _TEXTS = 2048
 # What stands in padding, where it is not 0. A label of -1 counts nowhere.

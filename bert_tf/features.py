@@ -25,7 +25,6 @@ from bert_tf.data import feature_files
 from bert_tf.data.text_files import read_lines
 from bert_tf.data.text_files import size_on_disk
 from bert_tf.examples import Examples
-from bert_tf.examples import POOL
 from bert_tf.examples import make_batches_of
 from bert_tf.examples import without_padding
 from bert_tf.feature_arguments import EMBEDDINGS
@@ -37,6 +36,8 @@ from bert_tf.tokenization import BertTokenizer
 # Bytes of values that a pool may hold, about.
 _MOST_BYTES = 1 << 28
 _BETWEEN = " ||| "
+# Batches that are read ahead and sorted by length together.
+POOL = 64
 
 
 def split_pair(line: str) -> tuple[str, str]:

@@ -100,7 +100,7 @@ def test_examples_of_about_one_length_go_together():
       lengths, batch_size=32, num_steps=1250, seed=1)
   longest = lengths[order].max(1)
   # Random batches would be padded to 127 or so, twice what they hold.
-  assert (longest * 32).sum() < 1.06 * lengths[order].sum()
+  assert (longest * 32).sum() < 1.15 * lengths[order].sum()
   # But not from short to long, nor two epochs alike.
   assert abs(np.corrcoef(longest, np.arange(1250))[0, 1]) < 0.1
   assert not np.array_equal(order[:625], order[625:])
