@@ -21,8 +21,8 @@ from bert_tf.tokenization import BertTokenizer
 
 # Lengths are padded to a multiple of this: few shapes, each compiled once.
 MULTIPLE = 16
-# Batches that are sorted by length together, out of a random order. More would
-# save little padding, and batches of one length each make noisier gradients.
+# Batches that are sorted by length together, where that is asked for. More
+# would save little padding.
 POOL = 8
 # Strings that are tokenized in one call.
 _TEXTS = 2048
@@ -143,15 +143,17 @@ def make_batches_of(
 
 
 def training_order(
-    lengths: np.ndarray, *, batch_size: int, num_steps: int, seed: int
+    lengths: np.ndarray, *, batch_size: int, num_steps: int, seed: int,
+    group_by_length: bool = False
 ) -> np.ndarray:
   """Which examples each step takes, int32 [num_steps, batch_size].
 
-  Each epoch has all examples in an order of its own. Out of the next `POOL`
-  batches, those of about the same length go together, and the batches come in
-  a random order: a pure function of the arguments.
+  Each epoch has all examples in an order of its own. With `group_by_length`,
+  out of the next `POOL` batches those of about the same length go together,
+  and the batches come in a random order. A pure function of the arguments.
 
-  >>> training_order(np.array([5, 9, 5, 9]), batch_size=2, num_steps=2, seed=0)
+  >>> training_order(np.array([5, 9, 5, 9]), batch_size=2, num_steps=2, seed=0,
+  ...                group_by_length=True)
   array([[3, 1],
          [0, 2]], dtype=int32)
   """
@@ -160,6 +162,8 @@ def training_order(
   order = np.concatenate([
     np.random.RandomState([seed % 2**32, epoch]).permutation(number)
     for epoch in range(epochs)])[:total]
+  if not group_by_length:
+    return order.reshape(-1, batch_size).astype(np.int32)
   pools = []
   for i, start in enumerate(range(0, total, POOL * batch_size)):
     pool = order[start:start + POOL * batch_size]

@@ -234,7 +234,7 @@ def _identity(config, bert_config, description, rows) -> dict[str, Any]:
     "num_train_rows": len(rows["where"]),
     **{name: getattr(config, name) for name in (
       "random_seed", "train_batch_size", "init_checkpoint", "optimizer",
-      "freeze_layers")}}
+      "freeze_layers", "group_by_length")}}
 
 
 def _freeze(encoder: BertEncoder, num_layers: int) -> None:
@@ -288,7 +288,7 @@ def _train(
   lengths = encoded.lengths
   order = examples.training_order(
       lengths, batch_size=config.train_batch_size, num_steps=num_steps,
-      seed=config.random_seed)
+      seed=config.random_seed, group_by_length=config.group_by_length)
 
   def load_weights():
     if source:

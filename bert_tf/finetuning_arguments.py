@@ -65,7 +65,10 @@ class FinetuningConfig(TrainingConfig):
                         "given: as the task says, or 128.")
   pad_to_max_length: bool = option(
       False, help="Pad all to --max_seq_length, as a TPU needs it. False: "
-                  "each batch to its longest, those of like length together.")
+                  "each batch to its longest.")
+  group_by_length: bool = option(
+      False, help="Train on batches of about the same length: faster, with "
+                  "less padding, but the figures of small sets can suffer.")
   head: str = option(
       "linear", choices=("linear", "bilstm"),
       help="linear: that of the paper. bilstm: a bidirectional LSTM below it, "

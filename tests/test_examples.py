@@ -79,25 +79,27 @@ def test_choices_have_an_axis():
 @hypothesis.given(
     lengths=st.lists(st.integers(1, 50), min_size=1, max_size=300),
     batch_size=st.integers(1, 40), epochs=st.integers(1, 4),
-    seed=st.integers(0, 2**63))
+    seed=st.integers(0, 2**63), group_by_length=st.booleans())
 def test_epochs_have_all_examples_in_orders_of_their_own(
-    lengths, batch_size, epochs, seed):
+    lengths, batch_size, epochs, seed, group_by_length):
   steps = len(lengths) * epochs // batch_size
   hypothesis.assume(steps > 0)
   order = examples.training_order(
-      np.array(lengths), batch_size=batch_size, num_steps=steps, seed=seed)
+      np.array(lengths), batch_size=batch_size, num_steps=steps, seed=seed,
+      group_by_length=group_by_length)
   assert order.shape == (steps, batch_size)
   counts = np.bincount(order.ravel(), minlength=len(lengths))
   assert set(counts) <= {epochs - 1, epochs} or steps * batch_size < len(
       lengths) * (epochs - 1) + 1
   np.testing.assert_array_equal(order, examples.training_order(
-      np.array(lengths), batch_size=batch_size, num_steps=steps, seed=seed))
+      np.array(lengths), batch_size=batch_size, num_steps=steps, seed=seed,
+      group_by_length=group_by_length))
 
 
 def test_examples_of_about_one_length_go_together():
   lengths = np.random.RandomState(0).randint(3, 129, 20_000)
   order = examples.training_order(
-      lengths, batch_size=32, num_steps=1250, seed=1)
+      lengths, batch_size=32, num_steps=1250, seed=1, group_by_length=True)
   longest = lengths[order].max(1)
   # Random batches would be padded to 127 or so, twice what they hold.
   assert (longest * 32).sum() < 1.15 * lengths[order].sum()
