@@ -401,6 +401,14 @@ def save_model_files(
   write_json(os.path.join(directory, CONFIG_FILE), config.to_dict())
 
 
+def _begin_model(directory: str) -> None:
+  """Makes the folder, or takes the config out of it: it is not complete."""
+  files.make_directories(directory)
+  config_file = os.path.join(directory, CONFIG_FILE)
+  if files.exists(config_file):
+    files.remove(config_file)
+
+
 def save_model(
     directory: str, model: keras.Model, tokenizer: BertTokenizer,
     *, task: dict[str, Any] | None = None
@@ -410,10 +418,7 @@ def save_model(
   The config is removed first and written last: a directory that was left
   half-written has none.
   """
-  files.make_directories(directory)
-  config_file = os.path.join(directory, CONFIG_FILE)
-  if files.exists(config_file):
-    files.remove(config_file)
+  _begin_model(directory)
   variables = checkpoint_names(model)
   write_checkpoint(
       os.path.join(directory, CHECKPOINT_PREFIX), list(variables),
@@ -423,10 +428,7 @@ def save_model(
 
 def copy_model(source: str, target: str) -> None:
   """Copies a model directory that `save_model` wrote, the config last."""
-  config_file = os.path.join(target, CONFIG_FILE)
-  files.make_directories(target)
-  if files.exists(config_file):
-    files.remove(config_file)
+  _begin_model(target)
   names = [
     name for name in files.list_directory(source)
     if name in (VOCAB_FILE, TOKENIZER_CONFIG, TASK_FILE)

@@ -2,7 +2,7 @@
 
 Strings go through the tokenizer, in tf.data and by the functions that the
 exported model holds, once: what stays is 8 bytes a piece. So the length of
-each example is known, and those of about the same length go together.
+each example is known, and those of about the same length can go together.
 
 Shapes: E examples, R rows (E times the choices of an example), B batch,
 S sequence length, N choices.

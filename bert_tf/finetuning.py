@@ -72,7 +72,6 @@ class Task:
   # given, are for a model that is trained already too.
   reading: tuple[str, ...] = ()
 
-
   def quality(self, results: Mapping[str, float]) -> float:
     """What the best is chosen by.
 

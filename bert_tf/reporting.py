@@ -60,9 +60,6 @@ _CONSOLE = {
 }
 
 
-_NO_METRICS = ("global_step", "time", "step", "split")
-
-
 def format_duration(seconds: float) -> str:
   """Hours, minutes and seconds, as far as they matter.
 
@@ -88,7 +85,7 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
     for key, shown in _CONSOLE.items() if key in metrics]
   of_task = [
     f"{key.replace('_', ' ')} {value:.4f}" for key, value in metrics.items()
-    if key not in _CONSOLE and key not in _NO_METRICS]
+    if key not in _CONSOLE and key != "global_step"]
   return ", ".join(known + of_task)
 
 

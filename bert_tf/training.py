@@ -64,7 +64,7 @@ class Job:
   amounts: dict[str, float]
   bias_correction: bool | None = None
   layer_decay: float = 1.0
-  # Whether more steps would be of no use; asked after each evaluation.
+  # Whether more steps would be of no use; asked before each step.
   is_over: Callable[[], bool] = lambda: False
 
 

@@ -95,6 +95,14 @@ def read_columns(
   return rows
 
 
+def renamed(
+    rows: dict[str, list], columns: dict[str, str]
+) -> dict[str, list]:
+  """Columns under our names, {ours: theirs}, and "where"."""
+  return {**{ours: rows[theirs] for ours, theirs in columns.items()},
+          "where": rows["where"]}
+
+
 def _read_cells(path, numbered_cells, columns):
   by_number = all(column.isdigit() for column in columns)
   places, width, rows = {}, None, {column: [] for column in columns}

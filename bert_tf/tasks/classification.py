@@ -24,6 +24,7 @@ from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import SUFFIXES
 from bert_tf.data.tables import read_columns
+from bert_tf.data.tables import renamed
 from bert_tf.data.tfds_rows import read_tfds
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
@@ -76,10 +77,7 @@ def _read(config: FinetuningConfig, split: str) -> Columns | None:
     path = find_table(data_folder(config), split)
     rows = path and read_columns(
         path, list(columns.values()), on_bad_utf8=config.on_bad_utf8)
-  if rows is None:
-    return None
-  return {**{name: rows[column] for name, column in columns.items()},
-          "where": rows["where"]}
+  return rows and renamed(rows, columns)
 
 
 def _description(config: FinetuningConfig, rows: Columns) -> dict[str, Any]:
@@ -122,19 +120,19 @@ def _describe_labels(config: FinetuningConfig, rows: Columns):
   return {"labels": labels, **_description(config, rows)}
 
 
-def _number_of(labels: list[str], label: str, where: str) -> int:
-  if label not in labels:
+def _number_of(numbers: dict[str, int], label: str, where: str) -> int:
+  if label not in numbers:
     raise InputError(
         f"{where}: has the label {label!r}, which no training row has; they "
-        f"have {', '.join(labels)}. Mend the label, or train with examples "
+        f"have {', '.join(numbers)}. Mend the label, or train with examples "
         "of it.")
-  return labels.index(label)
+  return numbers[label]
 
 
 def _class_targets(description, rows: Columns):
-  labels = description["labels"]
+  known = {label: i for i, label in enumerate(description["labels"])}
   numbers = np.array([
-    _number_of(labels, label, where)
+    _number_of(known, label, where)
     for where, label in zip(rows["where"], rows["label"])], np.int32)
   targets = {"label": numbers}
   if "class_weights" in description:
@@ -143,11 +141,11 @@ def _class_targets(description, rows: Columns):
 
 
 def _label_targets(description, rows: Columns):
-  labels = description["labels"]
-  targets = np.zeros((len(rows["label"]), len(labels)), np.float32)
+  known = {label: i for i, label in enumerate(description["labels"])}
+  targets = np.zeros((len(rows["label"]), len(known)), np.float32)
   for i, (where, value) in enumerate(zip(rows["where"], rows["label"])):
     for label in _split_labels(value):
-      targets[i, _number_of(labels, label, where)] = 1
+      targets[i, _number_of(known, label, where)] = 1
   return {"label": targets}
 
 

@@ -1,4 +1,4 @@
-"""GLUE and XNLI, from the files that their authors give.
+"""GLUE, from the files that its authors give.
 
 Wang et al. 2019; Devlin et al. 2019, section 4.1. WNLI is there, although the
 paper leaves it out (its dev rows contradict its training rows). Predictions
@@ -16,6 +16,7 @@ import numpy as np
 from bert_tf import files
 from bert_tf import metrics
 from bert_tf.data.tables import read_columns
+from bert_tf.data.tables import renamed
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
@@ -51,8 +52,7 @@ def _reader(table: _Files) -> Callable[..., Columns | None]:
       columns["text_pair"] = table.text_pair
     rows = read_columns(
         path, list(columns.values()), on_bad_utf8=config.on_bad_utf8)
-    return {**{name: rows[column] for name, column in columns.items()},
-            "where": rows["where"]}
+    return renamed(rows, columns)
 
   return read
 

@@ -22,6 +22,7 @@ from bert_tf import metrics
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import read_columns
+from bert_tf.data.tables import renamed
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
@@ -73,13 +74,12 @@ def _read_table(
   found = read_columns(
       path, [*columns.values(), *choice_columns],
       on_bad_utf8=config.on_bad_utf8)
-  rows = {name: found[column] for name, column in columns.items()}
+  rows = renamed(found, columns)
   if choice_columns == [_LIST]:
     rows["choices"] = found[_LIST]
   else:
     rows["choices"] = list(map(
         list, zip(*(found[column] for column in choice_columns))))
-  rows["where"] = found["where"]
   for text, where in zip(rows["text"], rows["where"], strict=True):
     require(isinstance(text, str), f"{where}: has the text {text!r}; it must "
             "be a text and no list.")
