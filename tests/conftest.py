@@ -5,6 +5,7 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from absl import logging
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -19,3 +20,9 @@ def shared():
   if not SHARED.is_dir():
     pytest.skip(f"needs the real data of {SHARED} (set BERT_TF_SHARED)")
   return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _messages_are_heard():
+  """Parsed flags leave absl's level behind; a test's caplog needs INFO."""
+  logging.set_verbosity(logging.INFO)
