@@ -190,6 +190,10 @@ def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
         f"{config.data_dir or '--data_dir'}: no {split} rows there "
         f"({split}.tsv, or as the README says for the task), which this run "
         "needs.")
+  if config.max_train_examples and config.do_train:
+    rows["train"] = {
+      name: values[:config.max_train_examples]
+      for name, values in rows["train"].items()}
   return rows
 
 

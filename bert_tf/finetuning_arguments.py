@@ -50,6 +50,8 @@ class FinetuningConfig(TrainingConfig):
   choice_columns: tuple[str, ...] = option(
       (), help="Columns of the choices, with commas, in the same way. Not "
                "given: the field choices of a .jsonl file, a list.")
+  max_train_examples: int | None = option(
+      None, low=1, help="Train on the first so many rows. Not given: on all.")
   document_context: bool | None = option(
       None, help="In tagging, fill the sequence with the sentences before and "
                  "behind: those between two -DOCSTART- lines, or of the file. "

@@ -304,6 +304,13 @@ def test_an_unknown_label_is_named_with_file_and_row(data, tmp_path):
     finetuning.run(config_for(data, tmp_path / "run"), TASK)
 
 
+def test_the_first_rows_alone_are_trained_on(data, tmp_path):
+  # The first 16 are animals, all of them.
+  config = config_for(data, tmp_path / "run", max_train_examples=16)
+  with pytest.raises(InputError, match="have the label 'animal'"):
+    finetuning.run(config, TASK)
+
+
 def test_another_task_in_the_same_place_is_refused(data, tmp_path):
   finetuning.run(config_for(data, tmp_path / "run"), TASK)
   with pytest.raises(InputError, match="max_seq_length was 8, now 9"):
