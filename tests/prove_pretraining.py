@@ -196,13 +196,6 @@ def pretrain(proof: Proof, settings: Settings) -> None:
 
 def finetune(proof: Proof, settings: Settings) -> None:
   """Both starts on the same rows, for the same number of steps."""
-  os.makedirs(proof.path("sst2"), exist_ok=True)
-  for split, rows in (("train", SST2_ROWS), ("dev", None)):
-    source = os.path.join(settings.glue_dir, "SST-2", f"{split}.tsv")
-    with open(source, encoding="utf-8", newline="\n") as file:
-      lines = file.readlines()
-    write_text(proof.path("sst2", f"{split}.tsv"),
-               "".join(lines[:rows and rows + 1]))
   starts = {
     "pretrained": {"init_checkpoint": proof.path("pretrained")},
     "random": {"vocab_file": proof.path("vocabulary", "vocab.txt")}}
@@ -213,9 +206,9 @@ def finetune(proof: Proof, settings: Settings) -> None:
         proof.stage(
             f"{output}/eval_results.json",
             f"Fine-tuning: {start} start, rate {rate:g}, seed {seed}",
-            "run_finetuning.py", task_name="classification",
-            data_dir=proof.path("sst2"), text_column="sentence",
-            label_column="label", do_train=True, do_eval=True,
+            "run_finetuning.py", task_name="sst-2",
+            data_dir=os.path.join(settings.glue_dir, "SST-2"),
+            max_train_examples=SST2_ROWS, do_train=True, do_eval=True,
             output_dir=proof.path(output), max_seq_length=64,
             num_train_epochs=settings.num_train_epochs, learning_rate=rate,
             train_batch_size=32, eval_batch_size=64, random_seed=seed,
