@@ -14,6 +14,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check install --quiet
+# Two tests at a time: most of a test is TensorFlow's tracing, on one core.
+PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 .PHONY: demo test test-all proof-tokenizer proof-conversion proof-data \
   proof-resume proof-pretraining results clean
@@ -22,10 +24,10 @@ demo: $(VENV)/demo-installed
 	$(BIN)/python tools/demo/demo.py --output_dir=demo
 
 test: $(VENV)/tests-installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/tests-installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 proof-tokenizer: $(VENV)/tests-installed
 	$(BIN)/python tests/prove_tokenizer_on_older_tensorflow.py
