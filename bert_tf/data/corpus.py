@@ -26,6 +26,7 @@ from typing import NamedTuple
 from bert_tf.arguments import CorpusConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.data import tfds_datasets
 from bert_tf.data.text_files import check_compression
 from bert_tf.data.text_files import expand_files
 from bert_tf.data.text_files import read_lines
@@ -282,12 +283,7 @@ def _open_tfds(config: CorpusConfig) -> Corpus:
   import tensorflow_datasets as tfds
 
   name, split, field = config.tfds_name, config.tfds_split, config.text_field
-  try:
-    builder = tfds.builder(name, data_dir=config.tfds_data_dir)
-  except (ValueError, AssertionError) as error:
-    raise InputError(
-        f"--tfds_name: received {name!r}, with --tfds_data_dir="
-        f"{config.tfds_data_dir or ''}: {_first_line(error)}") from None
+  builder = tfds_datasets.find(name, data_dir=config.tfds_data_dir)
   features = builder.info.features
   names = (
     list(features) if isinstance(features, tfds.features.FeaturesDict) else [])
@@ -298,47 +294,31 @@ def _open_tfds(config: CorpusConfig) -> Corpus:
       f"--text_field: received {field!r}; the dataset {name} has the fields "
       f"{', '.join(names) or '(none)'}, of them text: "
       f"{', '.join(texts) or '(none)'}.")
-  if not builder.is_prepared():
-    _LOGGER.info(
-        "%s is not in %s yet: it is fetched and prepared now, once.", name,
-        builder.data_dir)
-    try:
-      builder.download_and_prepare()
-    except Exception as error:  # Each dataset fails in its own way.
-      raise InputError(
-          f"--tfds_name: {name} cannot be prepared in {builder.data_dir}: "
-          f"{type(error).__name__}: {error}") from error
+  tfds_datasets.prepare(builder)
   try:
     size = builder.info.splits[split].num_examples
   except (ValueError, KeyError) as error:
+    first_line = str(error).strip().split("\n")[0]
     raise InputError(
         f"--tfds_split: received {split!r}; the dataset {name} has "
-        f"{', '.join(builder.info.splits)}. {_first_line(error)}") from None
+        f"{', '.join(builder.info.splits)}. {first_line}") from None
   full_name = f"tfds:{builder.info.full_name}:{split}"
   return Corpus(
       names=[full_name], size=size, unit="examples",
       read=functools.partial(_read_tfds, full_name, config))
 
 
-def _first_line(error: Exception) -> str:
-  return str(error).strip().split("\n")[0]
-
-
 def _read_tfds(
     name: str, config: CorpusConfig, counts: collections.Counter,
     max_lines: int
 ) -> Iterator[Document]:
-  import tensorflow_datasets as tfds
-
   source = _Input(name, config, counts, max_lines)
   field = config.text_field
-  builder = tfds.builder(config.tfds_name, data_dir=config.tfds_data_dir)
-  dataset = builder.as_dataset(
-      split=config.tfds_split, shuffle_files=False,
-      decoders=tfds.decode.PartialDecoding({field: True}),
-      read_config=tfds.ReadConfig(
-          interleave_cycle_length=1, try_autocache=False))
-  for number, example in enumerate(tfds.as_numpy(dataset)):
+  # Anew, since other processes read too.
+  builder = tfds_datasets.find(
+      config.tfds_name, data_dir=config.tfds_data_dir)
+  examples = tfds_datasets.read(builder, config.tfds_split, [field])
+  for number, example in enumerate(examples):
     text = example[field]
     try:
       text = text.decode("utf-8")

@@ -1,14 +1,13 @@
 """Rows of a TensorFlow Datasets dataset, as those of a table.
 
-Standard library and tensorflow-datasets, imported where it is used.
+Standard library only; `tfds_datasets` imports TensorFlow Datasets.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from bert_tf.config import InputError
 from bert_tf.config import require
-from bert_tf.errors import one_line
+from bert_tf.data import tfds_datasets
 
 # What TFDS calls our splits; the first that is there.
 _SPLITS = {
@@ -16,18 +15,6 @@ _SPLITS = {
   "dev": ("validation", "validation_matched", "dev"),
   "test": ("test", "test_matched"),
 }
-
-
-def _builder(name: str, data_dir: str | None):
-  import tensorflow_datasets as tfds
-  try:
-    builder = tfds.builder(name, data_dir=data_dir)
-    builder.download_and_prepare()
-  except Exception as error:  # Of many kinds: names, networks, disks.
-    raise InputError(
-        f"--tfds_name: {name} cannot be had in --tfds_data_dir="
-        f"{data_dir or '~/tensorflow_datasets'}: {one_line(error)}.") from None
-  return builder
 
 
 def _plain(value: Any, feature: Any) -> Any:
@@ -64,22 +51,22 @@ def read_tfds(
   Raises:
     InputError: no such dataset, or no such feature.
   """
-  import tensorflow_datasets as tfds
-  builder = _builder(name, data_dir)
-  theirs = next(
-      (x for x in _SPLITS[split] if x in builder.info.splits), None)
-  if theirs is None:
-    return None
+  builder = tfds_datasets.find(name, data_dir=data_dir)
   features = builder.info.features
   missing = [column for column in columns if column not in features]
   require(
       not missing,
       f"--tfds_name: {name} has no feature {', '.join(missing)}; there are "
       f"{', '.join(features)}.")
+  tfds_datasets.prepare(builder)
+  theirs = next(
+      (x for x in _SPLITS[split] if x in builder.info.splits), None)
+  if theirs is None:
+    return None
   rows = {column: [] for column in columns}
   rows["where"] = []
-  dataset = builder.as_dataset(split=theirs, shuffle_files=False)
-  for number, example in enumerate(tfds.as_numpy(dataset)):
+  examples = tfds_datasets.read(builder, theirs, columns)
+  for number, example in enumerate(examples):
     for column in columns:
       rows[column].append(_plain(example[column], features[column]))
     rows["where"].append(f"tfds:{builder.info.full_name}:{theirs}:{number}")

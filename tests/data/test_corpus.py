@@ -361,7 +361,7 @@ def test_a_dataset_that_cannot_be_prepared_is_named(
       tfds.core.DatasetBuilder, "download_and_prepare", _cannot_prepare)
   with pytest.raises(
       InputError,
-      match="tiny_texts cannot be prepared in .*: ConnectionError: no netw"):
+      match="tiny_texts/1.2.0 cannot be prepared in .*: ConnectionError: no n"):
     _open_tfds(tfds_name, tmp_path)
 
 

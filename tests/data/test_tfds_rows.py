@@ -118,9 +118,21 @@ def test_questions_are_checked_as_those_of_files(prepared):
   assert read_tfds_questions(squad, "dev", data_dir=folder) is None
 
 
-def test_what_is_not_there_is_told(prepared):
-  pairs, _, folder = prepared
+def test_what_is_not_there_is_told(prepared, tmp_path):
+  name = prepared[0]
   with pytest.raises(InputError, match="no feature text; there are sentence1"):
-    read_tfds(pairs, "train", ["text"], data_dir=folder)
-  with pytest.raises(InputError, match="--tfds_name: no_such_set cannot be"):
-    read_tfds("no_such_set", "train", ["text"], data_dir=folder)
+    read_tfds(name, "train", ["text"], data_dir=str(tmp_path))
+  # Nothing was fetched for that.
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(InputError, match="received 'no_such_set', with .*not fo"):
+    read_tfds("no_such_set", "train", ["text"], data_dir=str(tmp_path))
+
+
+def test_a_dataset_is_fetched_once_and_says_so(prepared, tmp_path, caplog):
+  caplog.set_level("INFO")
+  for _ in range(2):
+    read_tfds(prepared[0], "train", ["label"], data_dir=str(tmp_path))
+  [record] = [
+    record for record in caplog.records if "is fetched" in record.message]
+  assert record.message.startswith(
+      f"tiny_pairs/1.0.0 is not in {tmp_path}/tiny_pairs/1.0.0 yet")
