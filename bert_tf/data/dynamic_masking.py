@@ -104,6 +104,39 @@ def _choose_words(
   return tf.where(is_chosen, width - tf.range(width), 0)
 
 
+def _choose(
+    input_ids: tf.Tensor, input_mask: tf.Tensor, *,
+    special_ids: Sequence[int], masked_lm_prob: float,
+    max_predictions_per_seq: int,
+    is_continuation: np.ndarray | tf.Tensor | None, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Positions int32 [B, P], ascending, then 0, and which of them are used."""
+  width = input_ids.shape[1]
+  num_slots = min(max_predictions_per_seq, width)
+  is_candidate = input_mask > 0  # [B, S]
+  for special_id in special_ids:
+    is_candidate &= input_ids != special_id
+  # A table, so that the rounding has one home.
+  num_predictions = tf.gather(  # [B]
+      masking.count_predictions(
+          np.arange(width + 1), masked_lm_prob=masked_lm_prob,
+          max_predictions_per_seq=max_predictions_per_seq).astype(np.int32),
+      tf.reduce_sum(input_mask, axis=1))
+  if is_continuation is None:
+    chosen = _choose_pieces(
+        is_candidate, num_predictions, num_slots=num_slots, seed=seed)
+  else:
+    chosen = _choose_words(
+        is_candidate, tf.gather(is_continuation, input_ids), num_predictions,
+        seed=seed)
+  # S - position, descending: the chosen pieces from left to right, then 0.
+  chosen = tf.math.top_k(chosen, num_slots).values  # [B, K]
+  chosen = tf.pad(
+      chosen, [[0, 0], [0, max_predictions_per_seq - num_slots]])  # [B, P]
+  is_used = chosen > 0
+  return tf.where(is_used, width - chosen, 0), is_used
+
+
 def _hide(
     original: tf.Tensor, *, mask_id: int, vocab_size: int, mask_share: float,
     same_share: float, seeds: Sequence[tf.Tensor]
@@ -131,17 +164,12 @@ def _add_at(
 
 
 def mask_batch(
-    batch: dict[str, tf.Tensor],
-    *,
-    seed: tf.Tensor,
-    special_ids: Sequence[int],
-    mask_id: int,
-    vocab_size: int,
-    masked_lm_prob: float,
-    max_predictions_per_seq: int,
+    batch: dict[str, tf.Tensor], *, seed: tf.Tensor,
+    special_ids: Sequence[int], mask_id: int, vocab_size: int,
+    masked_lm_prob: float, max_predictions_per_seq: int,
     mask_share: float = masking.MASK_SHARE,
     same_share: float = masking.SAME_SHARE,
-    is_continuation: np.ndarray | tf.Tensor | None = None,
+    is_continuation: np.ndarray | tf.Tensor | None = None
 ) -> dict[str, tf.Tensor]:
   """Hides pieces of each row, and says which, for the model to find again.
 
@@ -173,34 +201,13 @@ def mask_batch(
     InputError: the shares are negative, or more than 1 together.
   """
   masking.check_shares(mask_share, same_share)
-  input_ids, input_mask = batch["input_ids"], batch["input_mask"]  # [B, S]
-  width = input_ids.shape[1]
-  num_slots = min(max_predictions_per_seq, width)
+  input_ids = batch["input_ids"]  # [B, S]
   seeds = tf.unstack(tf.random.split(seed, 3))
-
-  is_candidate = input_mask > 0  # [B, S]
-  for special_id in special_ids:
-    is_candidate &= input_ids != special_id
-  # A table, so that the rounding has one home.
-  num_predictions = tf.gather(  # [B]
-      masking.count_predictions(
-          np.arange(width + 1), masked_lm_prob=masked_lm_prob,
-          max_predictions_per_seq=max_predictions_per_seq).astype(np.int32),
-      tf.reduce_sum(input_mask, axis=1))
-  if is_continuation is None:
-    chosen = _choose_pieces(
-        is_candidate, num_predictions, num_slots=num_slots, seed=seeds[0])
-  else:
-    chosen = _choose_words(
-        is_candidate, tf.gather(is_continuation, input_ids), num_predictions,
-        seed=seeds[0])
-  # S - position, descending: the chosen pieces from left to right, then 0.
-  chosen = tf.math.top_k(chosen, num_slots).values  # [B, K]
-  chosen = tf.pad(
-      chosen, [[0, 0], [0, max_predictions_per_seq - num_slots]])  # [B, P]
-  is_used = chosen > 0
-  positions = tf.where(is_used, width - chosen, 0)
-
+  positions, is_used = _choose(  # [B, P] each
+      input_ids, batch["input_mask"], special_ids=special_ids,
+      masked_lm_prob=masked_lm_prob,
+      max_predictions_per_seq=max_predictions_per_seq,
+      is_continuation=is_continuation, seed=seeds[0])
   original = tf.where(
       is_used, tf.gather(input_ids, positions, batch_dims=1), 0)
   hidden = _hide(

@@ -146,19 +146,69 @@ def choose_words(
   return chosen
 
 
+def _choose(
+    input_ids: np.ndarray, input_mask: np.ndarray, *,
+    special_ids: Sequence[int], masked_lm_prob: float,
+    max_predictions_per_seq: int, is_continuation: np.ndarray | None,
+    generator: np.random.Generator
+) -> np.ndarray:
+  """bool [N, S]: the pieces to predict."""
+  is_candidate = input_mask > 0  # [N, S]
+  for special_id in special_ids:
+    is_candidate &= input_ids != special_id
+  num_predictions = count_predictions(  # [N]
+      input_mask.sum(axis=1), masked_lm_prob=masked_lm_prob,
+      max_predictions_per_seq=max_predictions_per_seq)
+  if is_continuation is None:
+    return choose_pieces(is_candidate, num_predictions, generator=generator)
+  return choose_words(
+      is_candidate, is_continuation[input_ids], num_predictions,
+      generator=generator)
+
+
+def _hide(
+    original: np.ndarray, *, mask_id: int, vocab_size: int, mask_share: float,
+    same_share: float, generator: np.random.Generator
+) -> np.ndarray:
+  """int32 [C]: what stands in the place of these pieces."""
+  draw = generator.random(original.size)
+  hidden = np.where(draw < mask_share, np.int32(mask_id), original)
+  is_random = draw >= mask_share + same_share
+  hidden[is_random] = generator.integers(
+      0, vocab_size, np.count_nonzero(is_random), np.int32)
+  return hidden
+
+
+def _predictions(
+    chosen: np.ndarray, original: np.ndarray, *, max_predictions_per_seq: int
+) -> dict[str, np.ndarray]:
+  """What `mask_rows` returns of the chosen pieces, [N, P] each.
+
+  Args:
+    chosen: bool [N, S].
+    original: int32 [C], those pieces, row after row.
+    max_predictions_per_seq: P.
+  """
+  is_used = (  # [N, P], C of them
+    np.arange(max_predictions_per_seq)
+    < np.count_nonzero(chosen, axis=1)[:, None])
+  positions = np.zeros(is_used.shape, np.int32)
+  labels = np.zeros(is_used.shape, np.int32)
+  positions[is_used] = np.flatnonzero(chosen) % chosen.shape[1]
+  labels[is_used] = original
+  return {
+    "masked_lm_positions": positions,
+    "masked_lm_ids": labels,
+    "masked_lm_weights": is_used.astype(np.float32),
+  }
+
+
 def mask_rows(
-    input_ids: np.ndarray,
-    input_mask: np.ndarray,
-    *,
-    special_ids: Sequence[int],
-    mask_id: int,
-    vocab_size: int,
-    masked_lm_prob: float,
-    max_predictions_per_seq: int,
-    generator: np.random.Generator,
-    mask_share: float = MASK_SHARE,
-    same_share: float = SAME_SHARE,
-    is_continuation: np.ndarray | None = None,
+    input_ids: np.ndarray, input_mask: np.ndarray, *,
+    special_ids: Sequence[int], mask_id: int, vocab_size: int,
+    masked_lm_prob: float, max_predictions_per_seq: int,
+    generator: np.random.Generator, mask_share: float = MASK_SHARE,
+    same_share: float = SAME_SHARE, is_continuation: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
   """Hides pieces of each row, and says which, for the model to find again.
 
@@ -192,40 +242,16 @@ def mask_rows(
     InputError: the shares are negative, or more than 1 together.
   """
   check_shares(mask_share, same_share)
-  is_candidate = input_mask > 0  # [N, S]
-  for special_id in special_ids:
-    is_candidate &= input_ids != special_id
-  num_predictions = count_predictions(  # [N]
-      input_mask.sum(axis=1), masked_lm_prob=masked_lm_prob,
-      max_predictions_per_seq=max_predictions_per_seq)
-  if is_continuation is None:
-    chosen = choose_pieces(
-        is_candidate, num_predictions, generator=generator)
-  else:
-    chosen = choose_words(
-        is_candidate, is_continuation[input_ids], num_predictions,
-        generator=generator)
-
+  chosen = _choose(  # [N, S]
+      input_ids, input_mask, special_ids=special_ids,
+      masked_lm_prob=masked_lm_prob,
+      max_predictions_per_seq=max_predictions_per_seq,
+      is_continuation=is_continuation, generator=generator)
   places = np.flatnonzero(chosen)  # Row after row, positions ascending.
   masked_ids = input_ids.astype(np.int32, order="C")
   original = masked_ids.ravel()[places]
-  draw = generator.random(places.size)
-  hidden = np.where(draw < mask_share, np.int32(mask_id), original)
-  is_random = draw >= mask_share + same_share
-  hidden[is_random] = generator.integers(
-      0, vocab_size, np.count_nonzero(is_random), np.int32)
-  masked_ids.ravel()[places] = hidden
-
-  is_used = (  # [N, P], as many as `places`, row after row
-    np.arange(max_predictions_per_seq)
-    < np.count_nonzero(chosen, axis=1)[:, None])
-  positions = np.zeros(is_used.shape, np.int32)
-  labels = np.zeros(is_used.shape, np.int32)
-  positions[is_used] = places % chosen.shape[1]
-  labels[is_used] = original
-  return {
-    "input_ids": masked_ids,
-    "masked_lm_positions": positions,
-    "masked_lm_ids": labels,
-    "masked_lm_weights": is_used.astype(np.float32),
-  }
+  masked_ids.ravel()[places] = _hide(
+      original, mask_id=mask_id, vocab_size=vocab_size, mask_share=mask_share,
+      same_share=same_share, generator=generator)
+  return {"input_ids": masked_ids, **_predictions(
+      chosen, original, max_predictions_per_seq=max_predictions_per_seq)}
