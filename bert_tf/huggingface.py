@@ -112,6 +112,7 @@ def to_huggingface_config(
     **(to_huggingface_task(task) if task else {}),
   }
 
+
 # The masked-LM head's own copies, in our names, and what they are copies of.
 _COPIES = {
   "cls/predictions/decoder/kernel": "bert/embeddings/word_embeddings",
