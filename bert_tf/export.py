@@ -30,6 +30,7 @@ from bert_tf import checkpoints
 from bert_tf.arguments import ExportConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import require
+from bert_tf.features import mean_of_pieces
 from bert_tf.finetuning import Task
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
@@ -127,9 +128,7 @@ def _embedding_signature(
     inputs = tokenizer(
         text, max_seq_length=encoder.config.max_position_embeddings)
     sequence = encoder(inputs, training=False)["sequence_output"]
-    weights = tf.cast(inputs["input_mask"], tf.float32)[:, :, None]
-    total = tf.reduce_sum(weights * sequence, axis=1)
-    return {"embedding": total / tf.reduce_sum(weights, axis=1)}
+    return {"embedding": mean_of_pieces(sequence, inputs["input_mask"])}
 
   return embedding
 

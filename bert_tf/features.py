@@ -77,7 +77,18 @@ def find_layer(layer: int | str, num_layers: int) -> int:
   return 1 + layer % num_layers
 
 
-def _mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def mean_of_pieces(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+  """The mean over the pieces of each text, [CLS] and [SEP] too: [B, H].
+
+  Args:
+    values: [B, S, H].
+    mask: [B, S], 1 = piece, 0 = padding.
+
+  >>> mean_of_pieces(
+  ...     tf.constant([[[1.0], [3.0], [9.0]]]), tf.constant([[1, 1, 0]])
+  ... ).numpy().tolist()
+  [[2.0]]
+  """
   weights = tf.cast(mask, values.dtype)[:, :, None]
   return tf.reduce_sum(weights * values, axis=1) / tf.reduce_sum(
       weights, axis=1)
@@ -92,7 +103,7 @@ def _greatest(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 _POOLINGS = {
   "none": lambda values, mask: tf.boolean_mask(values, mask > 0),
   "cls": lambda values, mask: values[:, 0],
-  "mean": _mean,
+  "mean": mean_of_pieces,
   "max": _greatest,
 }
 
