@@ -187,9 +187,9 @@ def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
   for split, found in rows.items():
     require(
         found is not None,
-        f"{config.data_dir or '--data_dir'}: no {split} rows there "
-        f"({split}.tsv, or as the README says for the task), which this run "
-        "needs.")
+        f"{config.data_source}: no {split} rows there ({split}.tsv, a split "
+        "of that name in TFDS, or as the README says for the task), which "
+        "this run needs.")
   if config.max_train_examples and config.do_train:
     rows["train"] = {
       name: values[:config.max_train_examples]

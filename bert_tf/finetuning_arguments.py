@@ -158,6 +158,11 @@ class FinetuningConfig(TrainingConfig):
           "--distribution_strategy=multi_worker_mirrored, of which one worker "
           "alone evaluates.")
 
+  @property
+  def data_source(self) -> str:
+    """Where the rows come from, for messages."""
+    return self.tfds_name or self.data_dir or "--data_dir"
+
   def with_defaults(self, of_task: Mapping[str, Any]) -> "FinetuningConfig":
     """What was not given, as the task says, or else the paper."""
     defaults = {**FINETUNING_DEFAULTS, **of_task}

@@ -94,7 +94,7 @@ def _describe_classes(config: FinetuningConfig, rows: Columns):
   labels = sorted(set(rows["label"]))
   require(
       len(labels) > 1,
-      f"{config.data_dir}: all training rows have the label "
+      f"{config.data_source}: all training rows have the label "
       f"{labels[0]!r}; a classifier needs two or more.")
   found = {"labels": labels, **_description(config, rows)}
   if config.class_weights == "balanced":
@@ -116,7 +116,7 @@ def _describe_labels(config: FinetuningConfig, rows: Columns):
   labels = sorted({
     label for value in rows["label"] for label in _split_labels(value)})
   require(
-      bool(labels), f"{config.data_dir}: no training row has a label.")
+      bool(labels), f"{config.data_source}: no training row has a label.")
   return {"labels": labels, **_description(config, rows)}
 
 

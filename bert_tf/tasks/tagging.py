@@ -78,7 +78,7 @@ def _describe(config: FinetuningConfig, rows: Columns) -> dict[str, Any]:
     labels = ["O", *(f"{kind}-{name}" for name in types for kind in "BI")]
   require(
       len(labels) > 1,
-      f"{config.data_dir}: all words of the training rows have the tag "
+      f"{config.data_source}: all words of the training rows have the tag "
       f"{labels[0]!r}; there must be two tags or more.")
   context = {"document_context": True} if config.document_context else {}
   return {"labels": labels, **context}

@@ -109,6 +109,18 @@ def test_a_task_reads_a_dataset(prepared):
         dataclasses.replace(config, task_name="mrpc"), "train")
 
 
+@pytest.mark.parametrize("task_name, labels, message", [
+  ("classification", ["x", "x"], "a: all training rows have the label 'x'"),
+  ("multilabel", [[], []], "a: no training row has a label"),
+])
+def test_labels_that_teach_nothing_are_told_with_the_name(
+    task_name, labels, message):
+  config = FinetuningConfig(
+      task_name=task_name, tfds_name="a", do_eval=True, output_dir="unused")
+  with pytest.raises(InputError, match=f"^{message}"):
+    TASKS[task_name].describe(config, {"label": labels})
+
+
 def test_questions_are_checked_as_those_of_files(prepared):
   _, squad, folder = prepared
   rows = read_tfds_questions(squad, "train", data_dir=folder)
