@@ -11,23 +11,19 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import finetuning
-from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import write_json
 from bert_tf.examples import Examples
 from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.reporting import MetricsWriter
 from bert_tf.tasks import TASKS
 from bert_tf.tasks import classification
 from bert_tf.tokenization import BertTokenizer
+import small_models
 
 ANIMALS, TOOLS = ("cat", "dog", "cow", "hen"), ("saw", "axe", "awl", "jig")
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a",
            *ANIMALS, *TOOLS]
-CONFIG = BertConfig(
-    vocab_size=len(ENTRIES), hidden_size=16, num_hidden_layers=1,
-    num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
-    initializer_range=0.1)
+CONFIG = small_models.small_config(ENTRIES)
 TASK = TASKS["classification"]
 
 
@@ -47,19 +43,13 @@ def data(tmp_path):
     for one in words for two in words]
   write_rows(folder / "train.tsv", rows)
   write_rows(folder / "dev.tsv", rows[::5])
-  (folder / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
-  write_json(str(folder / "bert_config.json"), CONFIG.to_dict())
-  return folder
+  return small_models.write_start(folder, ENTRIES, CONFIG)
 
 
 def config_for(data, output_dir, **options):
-  return FinetuningConfig(**{
-    "task_name": "classification", "data_dir": str(data),
-    "output_dir": str(output_dir), "do_train": True, "do_eval": True,
-    "bert_config_file": str(data / "bert_config.json"),
-    "vocab_file": str(data / "vocab.txt"), "max_seq_length": 8,
-    "train_batch_size": 8, "num_train_epochs": 8.0, "learning_rate": 5e-3,
-    "log_steps": 20, **options})
+  return small_models.config_for(data, "classification", **{
+    "output_dir": str(output_dir), "do_predict": False, "log_steps": 20,
+    "eval_steps": None, **options})
 
 
 def test_a_task_is_learnt_and_its_files_are_written(data, tmp_path):

@@ -11,41 +11,29 @@ from bert_tf import checkpoints
 from bert_tf import export
 from bert_tf import finetuning
 from bert_tf.arguments import ExportConfig
-from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import write_json
 from bert_tf.examples import Examples
-from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertMultipleChoice
 from bert_tf.tasks import TASKS
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import SPECIAL_TOKENS
 from saved_model_loader import Loader
 from saved_model_loader import LoaderError
+import small_models
 
 ENTRIES = [*SPECIAL_TOKENS, *"abcdefgh", "one", "two"]
-CONFIG = BertConfig(
-    vocab_size=len(ENTRIES), hidden_size=16, num_hidden_layers=1,
-    num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
-    initializer_range=0.1)
+CONFIG = small_models.small_config(ENTRIES)
 TASK = TASKS["multiple_choice"]
 
 
 @pytest.fixture
 def folder(tmp_path):
-  (tmp_path / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
-  write_json(str(tmp_path / "bert_config.json"), CONFIG.to_dict())
-  return tmp_path
+  return small_models.write_start(tmp_path, ENTRIES, CONFIG)
 
 
 def config_for(folder, task_name="multiple_choice", **options):
-  return FinetuningConfig(**{
-    "task_name": task_name, "data_dir": str(folder),
-    "output_dir": str(folder / "run"), "do_train": True, "do_eval": True,
-    "do_predict": True, "bert_config_file": str(folder / "bert_config.json"),
-    "vocab_file": str(folder / "vocab.txt"), "max_seq_length": 8,
-    "train_batch_size": 8, "num_train_epochs": 30.0, "learning_rate": 5e-3,
-    "log_steps": 20, "eval_steps": 1000, **options})
+  return small_models.config_for(
+      folder, task_name, **{"num_train_epochs": 30.0, **options})
 
 
 def write_objects(path: pathlib.Path, rows):

@@ -8,11 +8,11 @@ import pytest
 from bert_tf import checkpoints
 from bert_tf import finetuning
 from bert_tf import search
-from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import write_json
-from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.tasks import TASKS
+from small_models import config_for
+from small_models import small_config
+from small_models import write_start
 
 TASK = TASKS["classification"]
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcd"]
@@ -23,16 +23,9 @@ def config(tmp_path):
   rows = "label\ttext\n" + "x\ta b\ny\tc d\nx\ta\ny\tc\n" * 4
   for split in ("train", "dev", "test"):
     (tmp_path / f"{split}.tsv").write_text(rows)
-  (tmp_path / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
-  write_json(str(tmp_path / "bert_config.json"), BertConfig(
-      vocab_size=len(ENTRIES), hidden_size=8, num_hidden_layers=1,
-      num_attention_heads=2, intermediate_size=16,
-      max_position_embeddings=8).to_dict())
-  return FinetuningConfig(
-      task_name="classification", data_dir=str(tmp_path), do_train=True,
-      do_eval=True, do_predict=True, output_dir=str(tmp_path / "run"),
-      bert_config_file=str(tmp_path / "bert_config.json"), max_seq_length=8,
-      train_batch_size=8, num_train_epochs=1.0)
+  write_start(tmp_path, ENTRIES, small_config(ENTRIES))
+  return config_for(
+      tmp_path, "classification", num_train_epochs=1.0, learning_rate=None)
 
 
 def test_the_grid_is_that_of_the_paper(config):

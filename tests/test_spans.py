@@ -24,16 +24,16 @@ from bert_tf.tasks import TASKS
 from bert_tf.tokenization import BertTokenizer
 from saved_model_loader import Loader
 from saved_model_loader import LoaderError
+import small_models
 
 NAMES, THINGS = ("ann", "bob", "zoe", "tim"), ("cat", "dog", "owl", "axe")
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "what", "has",
            "a", "and", ".", "?", "##s", *NAMES, *THINGS]
 TASK = TASKS["squad"]
 TOKENIZER = BertTokenizer(ENTRIES, do_lower_case=True)
-CONFIG = BertConfig(
-    vocab_size=len(ENTRIES), hidden_size=32, num_hidden_layers=2,
-    num_attention_heads=2, intermediate_size=64, max_position_embeddings=32,
-    initializer_range=0.1, hidden_dropout_prob=0.0,
+CONFIG = small_models.small_config(
+    ENTRIES, hidden_size=32, num_hidden_layers=2, intermediate_size=64,
+    max_position_embeddings=32, hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0)
 DESCRIPTION = {"max_seq_length": 12, "doc_stride": 2, "max_query_length": 3}
 
@@ -209,20 +209,14 @@ def questions():
 
 @pytest.fixture
 def folder(tmp_path):
-  (tmp_path / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
-  write_json(str(tmp_path / "bert_config.json"), CONFIG.to_dict())
-  return tmp_path
+  return small_models.write_start(tmp_path, ENTRIES, CONFIG)
 
 
 def config_for(folder, **options):
-  return FinetuningConfig(**{
-    "task_name": "squad", "output_dir": str(folder / "run"), "do_train": True,
-    "do_eval": True, "do_predict": True,
-    "bert_config_file": str(folder / "bert_config.json"),
-    "vocab_file": str(folder / "vocab.txt"), "max_seq_length": 16,
+  return small_models.config_for(folder, **{
+    "task_name": "squad", "data_dir": None, "max_seq_length": 16,
     "max_query_length": 4, "doc_stride": 3, "train_batch_size": 16,
-    "num_train_epochs": 40.0, "learning_rate": 3e-3, "log_steps": 50,
-    "eval_steps": 1000, **options})
+    "num_train_epochs": 40.0, "learning_rate": 3e-3, **options})
 
 
 def test_questions_are_learnt_and_the_files_are_written(folder):

@@ -11,23 +11,18 @@ from bert_tf import export
 from bert_tf import finetuning
 from bert_tf import metrics
 from bert_tf.arguments import ExportConfig
-from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import write_json
 from bert_tf.data.conll import read_tagged
-from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertTokenClassifier
 from bert_tf.tasks import TASKS
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import SPECIAL_TOKENS
 from saved_model_loader import Loader
+import small_models
 
 ENTRIES = [*SPECIAL_TOKENS, *"abcdefgh", "##x", "##y", ".", "one", "two"]
 TOKENIZER = BertTokenizer(ENTRIES, do_lower_case=True)
-CONFIG = BertConfig(
-    vocab_size=len(ENTRIES), hidden_size=16, num_hidden_layers=1,
-    num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
-    initializer_range=0.1)
+CONFIG = small_models.small_config(ENTRIES)
 TASK = TASKS["tagging"]
 A, B, C, D, E, F, G, H, X = range(5, 14)
 LABELS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
@@ -35,19 +30,12 @@ LABELS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
 
 @pytest.fixture
 def folder(tmp_path):
-  (tmp_path / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
-  write_json(str(tmp_path / "bert_config.json"), CONFIG.to_dict())
-  return tmp_path
+  return small_models.write_start(tmp_path, ENTRIES, CONFIG)
 
 
 def config_for(folder, task_name="tagging", **options):
-  return FinetuningConfig(**{
-    "task_name": task_name, "data_dir": str(folder),
-    "output_dir": str(folder / "run"), "do_train": True, "do_eval": True,
-    "do_predict": True, "bert_config_file": str(folder / "bert_config.json"),
-    "vocab_file": str(folder / "vocab.txt"), "max_seq_length": 8,
-    "train_batch_size": 8, "num_train_epochs": 40.0, "learning_rate": 1e-2,
-    "log_steps": 20, "eval_steps": 1000, **options})
+  return small_models.config_for(folder, task_name, **{
+    "num_train_epochs": 40.0, "learning_rate": 1e-2, **options})
 
 
 def sentences(*texts, documents=None):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from bert_tf import finetuning
-from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import write_json
 from bert_tf.examples import Examples
 from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.tasks import TASKS
+from small_models import config_for
+from small_models import small_config
+from small_models import write_start
 
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
            *"abcdefgh", "one", "two"]
@@ -20,22 +21,7 @@ ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
 
 @pytest.fixture
 def folder(tmp_path):
-  (tmp_path / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
-  write_json(str(tmp_path / "bert_config.json"), BertConfig(
-      vocab_size=len(ENTRIES), hidden_size=16, num_hidden_layers=1,
-      num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
-      initializer_range=0.1).to_dict())
-  return tmp_path
-
-
-def config_for(folder, task_name, **options):
-  return FinetuningConfig(**{
-    "task_name": task_name, "data_dir": str(folder),
-    "output_dir": str(folder / "run"), "do_train": True, "do_eval": True,
-    "do_predict": True, "bert_config_file": str(folder / "bert_config.json"),
-    "vocab_file": str(folder / "vocab.txt"), "max_seq_length": 8,
-    "train_batch_size": 8, "num_train_epochs": 8.0, "learning_rate": 5e-3,
-    "log_steps": 1000, "eval_steps": 1000, **options})
+  return write_start(tmp_path, ENTRIES, small_config(ENTRIES))
 
 
 def run(folder, task_name, **options):
