@@ -19,7 +19,6 @@ from bert_tf import examples
 from bert_tf import files
 from bert_tf import monitoring
 from bert_tf import training
-from bert_tf.config import BertConfig
 from bert_tf.config import read_json
 from bert_tf.config import require
 from bert_tf.config import write_json
@@ -99,26 +98,41 @@ class _Setup:
   def encode(self, rows: Columns) -> Examples:
     return self.task.encode(self.tokenizer, self.description, rows)
 
-  def make_evaluation(self, rows: Columns) -> Callable[[], dict[str, float]]:
-    encoded = self.encode(rows)
-    predict = examples.make_predictor(
-        self.model, encoded, batch_size=self.config.eval_batch_size,
-        **self.padding)
-    return lambda: self.task.metrics(
-        self.description, rows, encoded, predict())
 
-  def write_predictions(self, rows: Columns) -> None:
-    encoded = self.encode(rows)
-    outputs = examples.make_predictor(
-        self.model, encoded, batch_size=self.config.predict_batch_size,
-        **self.padding)()
-    files.make_directories(self.config.output_dir)
-    written = self.task.predictions(self.description, rows, encoded, outputs)
+class _Outputs:
+  """Rows as examples, and what the model says of them."""
+
+  def __init__(self, setup: _Setup, rows: Columns, *, batch_size: int):
+    self._setup, self._rows = setup, rows
+    self._encoded = setup.encode(rows)
+    self._predict = examples.make_predictor(
+        setup.model, self._encoded, batch_size=batch_size, **setup.padding)
+    # Of the newest evaluation, as long as the model is the same.
+    self._newest = None
+
+  def evaluate(self) -> dict[str, float]:
+    """The metrics of the model as it is."""
+    self._newest = self._predict()
+    setup = self._setup
+    return setup.task.metrics(
+        setup.description, self._rows, self._encoded, self._newest)
+
+  def forget(self) -> None:
+    """To be called where the model changes after its last evaluation."""
+    self._newest = None
+
+  def write_predictions(self) -> None:
+    """Writes the files of the task, of the last evaluation if there was one."""
+    setup, directory = self._setup, self._setup.config.output_dir
+    outputs = self._newest or self._predict()
+    files.make_directories(directory)
+    written = setup.task.predictions(
+        setup.description, self._rows, self._encoded, outputs)
     for name, text in written.items():
-      write_text(os.path.join(self.config.output_dir, name), text)
+      write_text(os.path.join(directory, name), text)
     logging.info(
         "Wrote %s for %d rows into %s.", ", ".join(written),
-        len(rows["where"]), self.config.output_dir)
+        len(self._rows["where"]), directory)
 
 
 class _Best:
@@ -128,9 +142,9 @@ class _Best:
   as one that was left alone.
   """
 
-  def __init__(self, setup: _Setup, evaluation: Callable):
+  def __init__(self, setup: _Setup, dev: _Outputs):
     self._setup = setup
-    self._evaluation = evaluation
+    self._dev = dev
     self._directory = os.path.join(setup.config.output_dir, "best")
     self._file = os.path.join(self._directory, "evaluations.json")
     # {step: metrics}
@@ -140,7 +154,7 @@ class _Best:
 
   def __call__(self, step: int) -> dict[str, float]:
     """Evaluates, and saves the model if it is the best so far."""
-    results = self._evaluation()
+    results = self._dev.evaluate()
     # What a run that was cut computed beyond its saved state comes again.
     self._seen = {k: v for k, v in self._seen.items() if k < step}
     self._seen[step] = results
@@ -170,6 +184,7 @@ class _Best:
     step = self._best_step
     checkpoints.load_weights(
         self._setup.model, checkpoints.open_source(self._directory))
+    self._dev.forget()
     logging.info("The model of step %d was the best and is kept.", step)
     return self._seen[step], step
 
@@ -278,7 +293,7 @@ def _set_up(
 
 def _train(
     setup: _Setup, rows: Columns, source: checkpoints.ModelSource | None, *,
-    evaluation
+    dev: _Outputs | None
 ) -> dict[str, float] | None:
   """Trains to the end, from the start or from the newest saved state."""
   config, encoded = setup.config, setup.encode(rows)
@@ -299,8 +314,8 @@ def _train(
           setup.model, source, new=(*setup.task.head, "bert/pooler/"))
 
   best = None
-  if evaluation and (config.keep_best or config.patience):
-    best = _Best(setup, evaluation)
+  if dev and (config.keep_best or config.patience):
+    best = _Best(setup, dev)
   tokens = int(lengths.mean())
   job = training.Job(
       model=setup.model, objective=setup.task.objective, num_steps=num_steps,
@@ -310,7 +325,7 @@ def _train(
           **setup.padding),
       load_weights=load_weights,
       identity=_identity(config, setup.model.config, setup.description, rows),
-      evaluation=best or (evaluation and (lambda step: evaluation())),
+      evaluation=best or (dev and (lambda step: dev.evaluate())),
       is_over=best.is_over if best else lambda: False,
       eval_steps=config.eval_steps or max(
           encoded.number // config.train_batch_size, 1),
@@ -348,17 +363,21 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   rows = _rows_needed(config, task)
   setup, source = _set_up(config, task, rows, strategy=strategy)
   is_chief = distribution.is_chief(strategy)
-  evaluation, results = None, None
+  dev, results = None, None
   if config.do_eval and is_chief:
-    evaluation = setup.make_evaluation(rows["dev"])
+    dev = _Outputs(setup, rows["dev"], batch_size=config.eval_batch_size)
   if config.do_train:
-    results = _train(setup, rows["train"], source, evaluation=evaluation)
+    results = _train(setup, rows["train"], source, dev=dev)
   else:
     checkpoints.load_finetuned(setup.model, source)
-  if config.do_predict and is_chief:
-    setup.write_predictions(rows["test"])
-  if evaluation:
-    results = results or evaluation()
+  if dev:
+    results = results or dev.evaluate()
     write_results(config.output_dir, results)
+  if config.do_predict and is_chief:
+    # Without test rows those of dev, whose outputs may be there already.
+    is_dev = dev and rows["test"] is rows["dev"]
+    outputs = dev if is_dev else _Outputs(
+        setup, rows["test"], batch_size=config.predict_batch_size)
+    outputs.write_predictions()
   distribution.barrier(strategy)
   return results or {}

@@ -1,5 +1,6 @@
 """Fine-tuning: the driver, the classification task, its files."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf import examples
 from bert_tf import finetuning
 from bert_tf.config import InputError
 from bert_tf.examples import Examples
@@ -88,6 +90,52 @@ def test_a_finished_model_evaluates_and_predicts_alone(data, tmp_path):
   table = (tmp_path / "again" / "predictions.tsv").read_text().splitlines()
   assert [line.split("\t")[0] for line in table] == [
     "prediction", "animal", "tool"]
+
+
+def test_dev_rows_that_are_judged_and_predicted_are_computed_once(
+    data, tmp_path, monkeypatch):
+  computed, original = [], examples.make_predictor
+
+  def make_predictor(model, encoded, **options):
+    predict = original(model, encoded, **options)
+
+    def counted():
+      computed.append(encoded.number)
+      return predict()
+
+    return counted
+
+  monkeypatch.setattr(examples, "make_predictor", make_predictor)
+  options = {"do_predict": True, "num_train_epochs": 2.0}
+  results = finetuning.run(config_for(data, tmp_path / "run", **options), TASK)
+  # After each epoch, and not for the predictions.
+  assert computed == [13, 13]
+  after_training = (tmp_path / "run" / "predictions.tsv").read_text()
+  del computed[:]
+  again = finetuning.run(config_for(
+      data, tmp_path / "run", do_train=False, **options), TASK)
+  assert computed == [13]
+  assert again["loss"] == pytest.approx(results["loss"], rel=1e-5)
+  assert (tmp_path / "run" / "predictions.tsv").read_text() == after_training
+  (data / "test.tsv").write_text("text\nthe cow\na jig\n")
+  del computed[:]
+  finetuning.run(config_for(
+      data, tmp_path / "run", do_train=False, **options), TASK)
+  assert computed == [13, 2]
+
+
+def test_the_predictions_are_those_of_the_model_that_is_kept(data, tmp_path):
+  # The first evaluation is the best, and training goes on after it.
+  task = dataclasses.replace(TASK, metrics=lambda *parts: {
+    "accuracy": next(qualities), "loss": 0.0})
+  qualities = iter([0.9, 0.8, 0.7, 0.9])
+  options = {"do_predict": True, "keep_best": True, "num_train_epochs": 3.0}
+  finetuning.run(config_for(data, tmp_path / "run", **options), task)
+  kept = (tmp_path / "run" / "predictions.tsv").read_text()
+  finetuning.run(config_for(
+      data, tmp_path / "again", do_train=False, do_predict=True,
+      init_checkpoint=str(tmp_path / "run")), task)
+  assert (tmp_path / "again" / "predictions.tsv").read_text() == kept
 
 
 def test_a_finished_directory_needs_no_other_flag(data, tmp_path):
