@@ -280,6 +280,9 @@ def _set_up(
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case,
       config_file=config.bert_config_file)
+  # Once more: TFDS draws numbers too when it prepares a dataset, and weights
+  # must be the same the next time, when it does not.
+  keras.utils.set_random_seed(config.random_seed % 2**32)
   with strategy.scope():
     model = task.make_model(
         bert_config, description, dtype=training.dtype_policy(config))
