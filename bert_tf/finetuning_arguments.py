@@ -34,9 +34,9 @@ class FinetuningConfig(TrainingConfig):
       None, help="SQuAD's questions to answer; to evaluate on too.")
   tfds_name: str | None = option(
       None, help="A TensorFlow Datasets dataset in the place of --data_dir, "
-                 "such as glue/mrpc or squad, with its features as columns; "
-                 "for the tasks classification, multilabel, regression and "
-                 "squad.")
+                 "with its features as columns. GLUE's tasks, conll2003 and "
+                 "squad know their own: glue/mrpc, conll2003, squad/v2.0. "
+                 "Not for swag and codah, which TFDS does not have.")
   tfds_data_dir: str | None = option(
       None, help="Where prepared datasets lie. Not given: "
                  "~/tensorflow_datasets.")
@@ -48,8 +48,9 @@ class FinetuningConfig(TrainingConfig):
   label_column: str = option(
       "label", help="Column of the label, in the same way.")
   choice_columns: tuple[str, ...] = option(
-      (), help="Columns of the choices, with commas, in the same way. Not "
-               "given: the field choices of a .jsonl file, a list.")
+      (), help="Columns of the choices, with commas, in the same way. One "
+               "name: a list, as .jsonl files and TFDS can hold it. Not given: "
+               "choices.")
   max_train_examples: int | None = option(
       None, low=1, help="Train on the first so many rows. Not given: on all.")
   document_context: bool | None = option(
@@ -135,6 +136,11 @@ class FinetuningConfig(TrainingConfig):
 
   def __post_init__(self):
     super().__post_init__()
+    files = self.data_dir or self.train_file or self.predict_file
+    require(
+        not (self.tfds_name and files),
+        f"--tfds_name: received {self.tfds_name} and the files {files}; give "
+        "one of the two.")
     require(
         self.do_train or self.do_eval or self.do_predict,
         "Received none of --do_train, --do_eval, --do_predict; give at "
@@ -162,6 +168,11 @@ class FinetuningConfig(TrainingConfig):
   def data_source(self) -> str:
     """Where the rows come from, for messages."""
     return self.tfds_name or self.data_dir or "--data_dir"
+
+  @property
+  def tfds_options(self) -> dict[str, Any]:
+    """Those of `data.tfds_rows.read_tfds` that are flags."""
+    return {"data_dir": self.tfds_data_dir, "on_bad_utf8": self.on_bad_utf8}
 
   def with_defaults(self, of_task: Mapping[str, Any]) -> "FinetuningConfig":
     """What was not given, as the task says, or else the paper."""

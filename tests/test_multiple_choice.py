@@ -190,7 +190,7 @@ def test_columns_that_are_not_named_are_asked_for(folder):
   (folder / "train.csv").write_text("text,label,x,y\na,0,b,c\n")
   for columns, message in (
       ((), r"train.csv: name the columns.*--choice_columns=a,b,c,d"),
-      (("x",), "--choice_columns: received x; must be two names or more"),
+      (("x",), "train.csv: name the columns.*, two or more.*; received x"),
       (("x", "z"), "train.csv:1: no column z; there are text, label, x, y")):
     with pytest.raises(InputError, match=message):
       TASK.read(config_for(folder, choice_columns=columns), "train")

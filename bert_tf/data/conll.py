@@ -1,16 +1,23 @@
-"""Sentences whose words have tags: CoNLL columns and JSON Lines.
+"""Sentences whose words have tags: CoNLL columns, JSON Lines, TFDS.
 
 Standard library only.
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 import json
+import logging
+from typing import Any
 
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import read_columns
+from bert_tf.data.tables import renamed
 from bert_tf.data.text_files import read_lines
+from bert_tf.data.tfds_rows import read_tfds
 from bert_tf.metrics import check_iob2
+
+_LOGGER = logging.getLogger(__name__)
 
 # The endings of files that hold them.
 SUFFIXES = (".txt", ".jsonl")
@@ -59,6 +66,35 @@ def read_tagged(path: str, *, on_bad_utf8: str = "error") -> dict[str, list]:
   # Lines are for errors in here.
   del rows["lines"]
   return rows
+
+
+def read_tfds_tagged(
+    name: str, split: str, *, words: str, tags: str, **options: Any
+) -> dict[str, list] | None:
+  """`read_tagged` of a TFDS dataset.
+
+  TFDS has mixed the sentences and does not know their documents, so each is
+  one of its own. Those without words, which it makes of the ends of files,
+  are left out, and counted in the log.
+
+  Args:
+    name, split, options: as those of `tfds_rows.read_tfds`.
+    words, tags: the features, lists of text or classes.
+  """
+  found = read_tfds(name, split, [words, tags], **options)
+  if found is None:
+    return None
+  kept = [i for i, value in enumerate(found[words]) if value != []]
+  require(bool(kept), f"--tfds_name: {name} has no words in its {split} rows.")
+  if len(kept) < len(found[words]):
+    _LOGGER.info(
+        "%d of %d sentences of %s have no words and are left out.",
+        len(found[words]) - len(kept), len(found[words]), name)
+    found = {key: [values[i] for i in kept] for key, values in found.items()}
+  _check_lists(found, [words, tags])
+  rows = renamed(found, {"words": words, "tags": tags})
+  _check_tags({**rows, "lines": [None] * len(kept)})
+  return {**rows, "document": list(range(len(kept)))}
 
 
 def _cells(where: str, line: str) -> list[str]:
@@ -116,6 +152,14 @@ def _has_tags(path: str, on_bad_utf8: str) -> bool:
 def _read_objects(path: str, on_bad_utf8: str) -> dict[str, list]:
   columns = ["words"] + ["tags"] * _has_tags(path, on_bad_utf8)
   rows = read_columns(path, columns, on_bad_utf8=on_bad_utf8)
+  _check_lists(rows, columns)
+  rows["document"] = [0] * len(rows["where"])
+  rows["lines"] = [None] * len(rows["where"])
+  return rows
+
+
+def _check_lists(rows: dict[str, list], columns: Sequence[str]) -> None:
+  """The columns of words and, if there are any, of tags."""
   for column in columns:
     for values, where in zip(rows[column], rows["where"], strict=True):
       require(
@@ -124,15 +168,12 @@ def _read_objects(path: str, on_bad_utf8: str) -> dict[str, list]:
               and not set(value) & set("\r\n") for value in values),
           f"{where}: the field {column!r} must be a list of texts that are "
           f"not empty and hold no line breaks; received {values!r}.")
-  rows["document"] = [0] * len(rows["where"])
-  rows["lines"] = [None] * len(rows["where"])
   for words, tags, where in zip(
-      rows["words"], rows.get("tags", rows["words"]), rows["where"]):
+      rows[columns[0]], rows[columns[-1]], rows["where"]):
     require(
         len(words) == len(tags),
         f"{where}: has {len(words)} words and {len(tags)} tags; each word "
         "must have one.")
-  return rows
 
 
 def _check_tags(rows: dict[str, list]) -> None:

@@ -144,12 +144,14 @@ def read_questions(
 
 
 def read_tfds_questions(
-    name: str, split: str, *, data_dir: str | None = None
+    name: str, split: str, **options: Any
 ) -> dict[str, list] | None:
-  """`read_questions` of a TFDS dataset in SQuAD's form; as `read_tfds`."""
+  """`read_questions` of a TFDS dataset in SQuAD's form.
+
+  Args, returned None and errors as those of `tfds_rows.read_tfds`.
+  """
   rows = read_tfds(
-      name, split, ["id", "question", "context", "answers"],
-      data_dir=data_dir)
+      name, split, ["id", "question", "context", "answers"], **options)
   if rows is None:
     return None
   numbered = zip(*(rows[column] for column in (
@@ -157,7 +159,7 @@ def read_tfds_questions(
   return _columns((
     (f"{where}: question {name!r}", context, {
       "id": name, "question": question, "answers": [
-        {"text": text, "answer_start": start} for text, start in zip(
+        {"text": text, "answer_start": int(start)} for text, start in zip(
             answers["text"], answers["answer_start"], strict=True)]})
     for where, name, question, context, answers in numbered), source=name)
 

@@ -71,8 +71,9 @@ def _read(config: FinetuningConfig, split: str) -> Columns | None:
   if split != "test":  # The labels of a test set are often kept back.
     columns["label"] = config.label_column
   if config.tfds_name:
-    rows = read_tfds(config.tfds_name, split, list(columns.values()),
-                     data_dir=config.tfds_data_dir)
+    rows = read_tfds(
+        config.tfds_name, split, list(columns.values()),
+        **config.tfds_options)
   else:
     path = find_table(data_folder(config), split)
     rows = path and read_columns(

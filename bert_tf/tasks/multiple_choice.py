@@ -23,6 +23,7 @@ from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import read_columns
 from bert_tf.data.tables import renamed
+from bert_tf.data.tfds_rows import read_tfds
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
@@ -33,7 +34,7 @@ from bert_tf.tasks.classification import log_softmax
 from bert_tf.tasks.classification import results_text
 from bert_tf.tasks.classification import table_text
 
-# The field of JSON Lines that holds all choices of a row.
+# The field of JSON Lines, or the feature of TFDS, that holds all choices.
 _LIST = "choices"
 
 
@@ -66,17 +67,13 @@ def _answers(rows: Columns) -> list[int]:
   return answers
 
 
-def _read_table(
-    config: FinetuningConfig, path: str, columns: dict[str, str],
-    choice_columns: Sequence[str]
+def _gathered(
+    found: Columns, columns: dict[str, str], choice_columns: Sequence[str]
 ) -> Columns:
   """Rows of `columns`, and `choices`: a list for each row."""
-  found = read_columns(
-      path, [*columns.values(), *choice_columns],
-      on_bad_utf8=config.on_bad_utf8)
   rows = renamed(found, columns)
-  if choice_columns == [_LIST]:
-    rows["choices"] = found[_LIST]
+  if len(choice_columns) == 1:
+    rows["choices"] = found[choice_columns[0]]
   else:
     rows["choices"] = list(map(
         list, zip(*(found[column] for column in choice_columns))))
@@ -87,24 +84,36 @@ def _read_table(
   return rows
 
 
+def _read_table(
+    config: FinetuningConfig, path: str, columns: dict[str, str],
+    choice_columns: Sequence[str]
+) -> Columns:
+  return _gathered(read_columns(
+      path, [*columns.values(), *choice_columns],
+      on_bad_utf8=config.on_bad_utf8), columns, choice_columns)
+
+
 def _read(config: FinetuningConfig, split: str) -> Columns | None:
-  path = find_table(data_folder(config), split)
-  if path is None:
-    return None
   columns = {"text": config.text_column}
   if split != "test":  # The labels of a test set are often kept back.
     columns["label"] = config.label_column
-  named = list(config.choice_columns)
+  named = list(config.choice_columns) or [_LIST]
+  if config.tfds_name:
+    # The label is the number of a choice, whatever names the classes have.
+    found = read_tfds(
+        config.tfds_name, split, [*columns.values(), *named], by_number=True,
+        **config.tfds_options)
+    return found and _gathered(found, columns, named)
+  path = find_table(data_folder(config), split)
+  if path is None:
+    return None
   require(
-      named or path.endswith(".jsonl"),
-      f"{path}: name the columns of the choices, such as "
-      "--choice_columns=a,b,c,d; only a .jsonl file has them in one field, "
-      f"{_LIST!r}.")
-  require(
-      len(named) != 1,
-      f"--choice_columns: received {', '.join(named)}; must be two names or "
-      "more.")
-  return _read_table(config, path, columns, named or [_LIST])
+      len(named) > 1 or path.endswith(".jsonl"),
+      f"{path}: name the columns of the choices, two or more, such as "
+      "--choice_columns=a,b,c,d; received "
+      f"{', '.join(config.choice_columns) or 'none'}. Only a .jsonl file has "
+      "them in one field.")
+  return _read_table(config, path, columns, named)
 
 
 def _read_swag(config: FinetuningConfig, split: str) -> Columns | None:

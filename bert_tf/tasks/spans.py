@@ -74,7 +74,7 @@ def _find_file(config: FinetuningConfig, split: str) -> str | None:
 def _read(config: FinetuningConfig, split: str) -> Columns | None:
   if config.tfds_name:
     return read_tfds_questions(
-        config.tfds_name, split, data_dir=config.tfds_data_dir)
+        config.tfds_name, split, **config.tfds_options)
   path = _find_file(config, split)
   return path and read_questions(path, on_bad_utf8=config.on_bad_utf8)
 

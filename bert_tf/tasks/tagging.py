@@ -8,6 +8,7 @@ pieces, C tags, B texts, S most pieces in a text, N most entities in one.
 """
 
 import dataclasses
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -58,7 +59,20 @@ class _Parts(NamedTuple):
   end: np.ndarray
 
 
-def _read(config: FinetuningConfig, split: str) -> Columns | None:
+def _read(
+    config: FinetuningConfig, split: str, *,
+    features: tuple[str, str] | None = None
+) -> Columns | None:
+  """Of the files, or of TFDS; `features`: its words and tags, by name."""
+  if config.tfds_name:
+    if config.document_context:
+      logging.info(
+          "%s: its sentences are mixed, without their documents; each stands "
+          "alone, as with --document_context=false.", config.tfds_name)
+    words, tags = features or (config.text_column, config.label_column)
+    return conll.read_tfds_tagged(
+        config.tfds_name, split, words=words, tags=tags,
+        **config.tfds_options)
   for suffix in conll.SUFFIXES:
     path = os.path.join(data_folder(config), split + suffix)
     if files.exists(path):
@@ -80,8 +94,9 @@ def _describe(config: FinetuningConfig, rows: Columns) -> dict[str, Any]:
       len(labels) > 1,
       f"{config.data_source}: all words of the training rows have the tag "
       f"{labels[0]!r}; there must be two tags or more.")
-  context = {"document_context": True} if config.document_context else {}
-  return {"labels": labels, **context}
+  has_context = config.document_context and not config.tfds_name
+  return {"labels": labels,
+          **({"document_context": True} if has_context else {})}
 
 
 def _labels_of(description, rows: Columns) -> np.ndarray:
@@ -331,5 +346,7 @@ TASK = Task(
 
 TASKS = {
   "tagging": TASK,
-  "conll2003": dataclasses.replace(TASK, defaults={"document_context": True}),
+  "conll2003": dataclasses.replace(
+      TASK, read=functools.partial(_read, features=("tokens", "ner")),
+      defaults={"document_context": True}),
 }
