@@ -377,6 +377,11 @@ class ExportConfig:
   do_lower_case: bool | None = option(
       None, help="Casing of the vocabulary. Not given: as "
                  "tokenizer_config.json beside it says, or as it shows.")
+  null_score_diff_threshold: float | None = option(
+      None, help="Of a model of SQuAD 2.0: the answer is empty if no answer "
+                 "scores by more than this above the best, such as "
+                 "best_f1_thresh in eval_results.json. Not given: as it was "
+                 "fine-tuned.")
 
   def __post_init__(self):
     check_options(self)

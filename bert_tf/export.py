@@ -254,6 +254,11 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case)
   description = checkpoints.read_task(source)
+  require(
+      config.null_score_diff_threshold is None
+      or bool((description or {}).get("version_2_with_negative")),
+      f"--null_score_diff_threshold: {config.model_dir} was not fine-tuned "
+      "with --version_2_with_negative, so it never answers with nothing.")
   if description is None:
     servable, signatures = _make_pretrained(source, bert_config, tokenizer)
   else:
@@ -262,6 +267,7 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
         kind in tasks,
         f"{config.model_dir}: was fine-tuned for the task {kind!r}; known "
         f"are {', '.join(tasks)}.")
+    description = tasks[kind].read_as(description, config)
     servable, signatures = _make_finetuned(
         source, bert_config, tokenizer, description, tasks[kind])
 

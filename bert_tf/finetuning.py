@@ -78,6 +78,12 @@ class Task:
     """
     return results.get(self.best_metric, results.get("accuracy", 0.0))
 
+  def read_as(self, description: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The description, with what the config's flags say of reading."""
+    given = {name: getattr(config, name, None) for name in self.reading}
+    return {**description, **{
+      name: value for name, value in given.items() if value is not None}}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Setup:
@@ -240,9 +246,7 @@ def _description(config, task, rows, source) -> dict[str, Any]:
       kind_of(description) == task.kind,
       f"{source.path}: was trained for {description['task_name']!r}, not for "
       f"--task_name={config.task_name}.")
-  given = {name: getattr(config, name) for name in task.reading}
-  return {**description, **{
-    name: value for name, value in given.items() if value is not None}}
+  return task.read_as(description, config)
 
 
 def _identity(config, bert_config, description, rows) -> dict[str, Any]:

@@ -485,6 +485,25 @@ def test_an_export_answers_nothing_by_its_threshold(
   np.testing.assert_allclose(answer["score"], scores, rtol=1e-5)
   assert (answer["answer"] != "").sum() == 3
   np.testing.assert_array_equal(answer["answer"] != "", answer["end"] > 0)
+  # And by another one, that was found on the dev rows.
+  path = export.run(ExportConfig(
+      model_dir=str(tmp_path / "model"), export_dir=str(tmp_path / "export"),
+      null_score_diff_threshold=1e-3 - float(np.sort(scores)[-1])), TASKS)
+  answer = ask(loader, path, QUESTIONS)
+  np.testing.assert_allclose(answer["score"], scores, rtol=1e-5)
+  assert (answer["answer"] != "").sum() == 1
+  task = json.loads((pathlib.Path(path) / "assets/task.json").read_text())
+  assert task["null_score_diff_threshold"] == pytest.approx(
+      1e-3 - float(np.sort(scores)[-1]))
+
+
+def test_a_threshold_is_for_models_that_may_answer_nothing(
+    exported, tmp_path):
+  with pytest.raises(InputError, match="model was not fine-tuned with --versi"):
+    export.run(ExportConfig(
+        model_dir=str(pathlib.Path(exported[2]).parent.parent / "model"),
+        export_dir=str(tmp_path), null_score_diff_threshold=0.0), TASKS)
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
