@@ -65,11 +65,22 @@ def without_padding(inputs: dict[str, tf.Tensor]) -> dict[str, tf.RaggedTensor]:
     for name in ("input_ids", "segment_ids")}
 
 
+def log_some(is_so: np.ndarray, what: str) -> None:
+  """Says of how many rows it is so, if it is so of any."""
+  if is_so.any():
+    logging.info(
+        "%d of %d %s (%.1f %%).", is_so.sum(), is_so.size, what,
+        100 * is_so.mean())
+
+
 def tokenize(
     tokenizer: BertTokenizer, texts: Sequence[str],
     text_pairs: Sequence[str] | None = None, *, max_seq_length: int
 ) -> dict[str, tf.RaggedTensor]:
-  """`pieces` of texts or of pairs; those that were cut are counted in the log.
+  """`pieces` of texts or of pairs.
+
+  Those that were cut, and those without a piece, are counted in the log. (An
+  empty text is [CLS] [SEP].)
 
   Args:
     tokenizer: what makes pieces.
@@ -81,19 +92,17 @@ def tokenize(
 
   def pack(*texts):
     ids = [tokenizer.tokenize(text) for text in texts]
-    whole = sum(x.row_lengths() for x in ids) + len(ids) + 1
     inputs = tokenizer.pack(*ids, max_seq_length=max_seq_length)
-    return without_padding(inputs), tf.reduce_sum(
-        tf.cast(whole > max_seq_length, tf.int64))
+    return without_padding(inputs), tf.stack([x.row_lengths() for x in ids])
 
   batches = list(
       tf.data.Dataset.from_tensor_slices(tuple(map(tf.constant, columns)))
       .batch(_TEXTS).map(pack, num_parallel_calls=tf.data.AUTOTUNE))
-  cut = sum(int(number) for _, number in batches)
-  if cut:
-    logging.info(
-        "%d of %d examples (%.1f %%) are longer than %d pieces and were cut.",
-        cut, len(texts), 100 * cut / len(texts), max_seq_length)
+  sizes = np.concatenate([size for _, size in batches], axis=1)  # [1 or 2, R]
+  log_some(sizes.sum(0) + len(sizes) + 1 > max_seq_length,
+           f"sequences are longer than {max_seq_length} pieces and were cut")
+  for size, name in zip(sizes, ("text", "second text")):
+    log_some(size == 0, f"sequences have an empty {name}")
   return {
     name: tf.concat([pieces[name] for pieces, _ in batches], axis=0)
     for name in batches[0][0]}

@@ -102,6 +102,10 @@ class _Setup:
             "pad_to_max_length": self.config.pad_to_max_length}
 
   def encode(self, rows: Columns) -> Examples:
+    # Of which rows that is which the task then counts.
+    logging.info(
+        "%d rows, of which the first is %s.", len(rows["where"]),
+        rows["where"][0])
     return self.task.encode(self.tokenizer, self.description, rows)
 
 

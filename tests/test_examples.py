@@ -31,9 +31,24 @@ def test_texts_and_pairs_become_pieces(caplog):
     [2, 5, 6, 3, 7, 3], [2, 3, 6, 3], [2, 5, 5, 5, 3, 6, 6, 3]]
   assert pieces["segment_ids"].to_list() == [
     [0, 0, 0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0, 0, 1, 1, 1]]
-  assert "1 of 3 examples (33.3 %) are longer than 8 pieces" in caplog.text
+  assert [record.message for record in caplog.records] == [
+    "1 of 3 sequences are longer than 8 pieces and were cut (33.3 %).",
+    "1 of 3 sequences have an empty text (33.3 %)."]
   pieces = examples.tokenize(TOKENIZER, ["a b"], max_seq_length=8)
   assert pieces["input_ids"].to_list() == [[2, 5, 6, 3]]
+
+
+def test_texts_without_a_piece_and_texts_without_end_are_counted(caplog):
+  with caplog.at_level("INFO"):
+    pieces = examples.tokenize(
+        TOKENIZER, ["", "\u200b", "a", "b " * 500_000] * 2,
+        ["a", " \n", "", "c"] * 2, max_seq_length=8)
+  assert pieces["input_ids"].to_list() == [
+    [2, 3, 5, 3], [2, 3, 3], [2, 5, 3, 3], [2, 6, 6, 6, 6, 3, 7, 3]] * 2
+  assert [record.message for record in caplog.records] == [
+    "2 of 8 sequences are longer than 8 pieces and were cut (25.0 %).",
+    "4 of 8 sequences have an empty text (50.0 %).",
+    "4 of 8 sequences have an empty second text (50.0 %)."]
 
 
 def test_many_texts_keep_their_order():

@@ -186,6 +186,23 @@ def test_a_run_that_was_cut_goes_on_with_the_same_command(data, tmp_path):
         whole.get_tensor(name), parts.get_tensor(name), err_msg=name)
 
 
+def test_empty_texts_are_trained_on_and_counted_once(data, tmp_path, caplog):
+  caplog.set_level("INFO")
+  write_rows(data / "train.tsv", ["animal\tthe cat", "tool\t"] * 4)
+  write_rows(data / "dev.tsv", ["animal\t" + "the " * 1000, "tool\t"])
+  finetuning.run(config_for(
+      data, tmp_path / "run", num_train_epochs=2.0, do_predict=True), TASK)
+  said = [record.message for record in caplog.records
+          if " rows, of which" in record.message
+          or " sequences " in record.message]
+  assert said == [
+    f"2 rows, of which the first is {data}/dev.tsv:2.",
+    "1 of 2 sequences are longer than 8 pieces and were cut (50.0 %).",
+    "1 of 2 sequences have an empty text (50.0 %).",
+    f"8 rows, of which the first is {data}/train.tsv:2.",
+    "4 of 8 sequences have an empty text (50.0 %)."]
+
+
 def test_bias_correction_makes_the_first_update_of_full_size(data, tmp_path):
   # One step of Adam with it moves a bias by the rate, without it by about
   # 0.1 / sqrt(0.001) = 3.2 times that.

@@ -115,6 +115,17 @@ def test_sequences_are_the_text_and_each_choice():
   assert encoded.lengths.tolist() == [6, 6]
 
 
+def test_empty_texts_and_choices_are_counted(caplog):
+  caplog.set_level("INFO")
+  TASK.encode(
+      BertTokenizer(ENTRIES, do_lower_case=True), {"max_seq_length": 8},
+      {"text": ["", "b c"], "choices": [["d", "e f"], ["", "g"]],
+       "where": ["x:1", "x:2"]})
+  assert [record.message for record in caplog.records] == [
+    "2 of 4 sequences have an empty text (50.0 %).",
+    "1 of 4 sequences have an empty second text (25.0 %)."]
+
+
 def test_metrics_by_hand():
   # Probabilities 3/4 and 1/4 twice: right once.
   outputs = {"logits": np.log([[3.0, 1.0], [3.0, 1.0]])}

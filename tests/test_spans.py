@@ -122,6 +122,15 @@ def test_what_cannot_be_learnt_is_counted(caplog):
       caplog.text)
 
 
+def test_what_is_empty_is_counted(caplog):
+  caplog.set_level("INFO")
+  encoded = encode(("", "ann", ("ann", 0)), ("who", ""), ("who", " \u200b"))
+  assert texts_of(encoded)[1:] == ["[CLS] who [SEP] [SEP]"] * 2
+  assert [record.message for record in caplog.records] == [
+    "1 of 3 questions are empty (33.3 %).",
+    "2 of 3 questions have an empty context (66.7 %)."]
+
+
 def test_an_answer_without_a_piece_is_refused():
   with pytest.raises(InputError, match="question 'q1': the answer '\\\\u200b'"):
     encode(("who", "ann", ("ann", 0)), ("who", "ann \u200b.", ("\u200b", 4)))

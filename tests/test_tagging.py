@@ -118,7 +118,8 @@ def test_a_long_sentence_is_split_and_each_word_scored_once():
   assert ids[1:4] == [[G, A, B, C], [B, C, D, E], [C, D, E, H]]
 
 
-def test_a_word_longer_than_the_window_is_cut():
+def test_a_word_longer_than_the_window_is_cut(caplog):
+  caplog.set_level("INFO")
   rows = sentences("a/O", "b/B-X c/O")
   rows["words"][1][0] = "b c d e f g"
   encoded, ids, labels = encode(rows, 6)
@@ -126,6 +127,14 @@ def test_a_word_longer_than_the_window_is_cut():
   assert ids == [[A], [B, C, D, E], [C]]
   assert labels == [[0], [1, -1, -1, -1], [0]]
   assert encoded.notes.word.tolist() == [0, 1, 2]
+  assert [record.message for record in caplog.records] == [
+    "1 of 3 words are longer than 4 pieces and were cut.",
+    "1 of 2 sentences are longer than 4 pieces and were split."]
+  caplog.clear()
+  encode(sentences("\u200b/O a/O", "\u200b/B-X"), 6)
+  assert [record.message for record in caplog.records] == [
+    "2 of 3 words have no pieces (control characters and the like) and get no "
+    "tag."]
 
 
 @pytest.mark.parametrize("is_document", [False, True])

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import os
 from typing import Any, NamedTuple
 
-from absl import logging
 import keras
 import numpy as np
 import tensorflow as tf
@@ -142,8 +141,14 @@ def _pack(
       windows.example + first, windows.start, windows.size,
       windows.position]))
   longest = {**DEFAULTS, **description}["max_query_length"]
-  _log_some(np.concatenate(lengths) > longest,
-            f"questions are longer than {longest} pieces and were cut")
+  lengths = np.concatenate(lengths)
+  examples.log_some(
+      lengths > longest,
+      f"questions are longer than {longest} pieces and were cut")
+  examples.log_some(lengths == 0, "questions are empty")
+  examples.log_some(
+      np.diff(contexts.splits)[contexts.number] == 0,
+      "questions have an empty context")
   return (
     {name: tf.concat([part[name] for part in pieces], axis=0)
      for name in pieces[0]},
@@ -151,11 +156,6 @@ def _pack(
         *np.concatenate(places, axis=1),
         begin=contexts.splits[contexts.number], piece_start=contexts.start,
         piece_end=contexts.end))
-
-
-def _log_some(is_so: np.ndarray, what: str) -> None:
-  if is_so.any():
-    logging.info("%d of %d %s.", is_so.sum(), is_so.size, what)
 
 
 def _windows(tokenizer, description, ids, context_ids) -> Windows:
@@ -216,8 +216,9 @@ def _targets(
   is_found = np.zeros(len(rows["where"]), bool)
   is_found[windows.row[is_whole]] = True
   has_answer = np.array([bool(known) for known in rows["answers"]])
-  _log_some(has_answer & ~is_found,
-            "questions have an answer that is whole in no window")
+  examples.log_some(
+      has_answer & ~is_found,
+      "questions have an answer that is whole in no window")
   places = np.where(
       is_whole[:, None], pieces + windows.position[:, None], 0)
   return {"start": places[:, 0].astype(np.int32),
