@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.data import feature_files
 from bert_tf.data.text_files import read_lines
@@ -100,12 +101,20 @@ def _greatest(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 
 # (values [B, S, H], mask [B, S]) -> [B, H], or [pieces of the batch, H].
-_POOLINGS = {
+POOLINGS = {
   "none": lambda values, mask: tf.boolean_mask(values, mask > 0),
   "cls": lambda values, mask: values[:, 0],
   "mean": mean_of_pieces,
   "max": _greatest,
 }
+
+
+def check_pooling(pooling: str, config: BertConfig) -> None:
+  """Raises `InputError` where such a model's vectors would say nothing."""
+  require(
+      pooling != "cls" or not config.is_causal,
+      "--pooling: received cls, but this model attends from left to right, so "
+      "that [CLS] has seen no text; use mean or max.")
 
 
 def _make_function(
@@ -114,10 +123,7 @@ def _make_function(
   """(inputs [B, S]) -> [B, L, H], or [pieces of the batch, L, H]."""
   places = [
     find_layer(layer, encoder.config.num_hidden_layers) for layer in layers]
-  require(
-      pooling != "cls" or not encoder.config.is_causal,
-      "--pooling: received cls, but this model attends from left to right, so "
-      "that [CLS] has seen no text; use mean or max.")
+  check_pooling(pooling, encoder.config)
   spec = tf.TensorSpec([None, None], tf.int32)
 
   @tf.function(input_signature=[{
@@ -127,7 +133,7 @@ def _make_function(
     states = encoder(
         inputs, training=False, output_hidden_states=True)["hidden_states"]
     return tf.stack([
-      tf.cast(_POOLINGS[pooling](states[place], inputs["input_mask"]),
+      tf.cast(POOLINGS[pooling](states[place], inputs["input_mask"]),
               tf.float32)
       for place in places], axis=1)
 
