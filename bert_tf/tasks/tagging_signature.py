@@ -104,13 +104,25 @@ def _by_text(values, text, texts, padding):
       validate=False).to_tensor(padding)
 
 
+def _cut(texts: tf.Tensor, found: _Ranges) -> tf.Tensor:
+  """The bytes of all ranges, string [N].
+
+  Byte by byte: `tf.strings.substr` would need its text beside each range, and
+  a long text so many times over fills any memory.
+  """
+  characters = tf.strings.bytes_split(texts)  # [B, (bytes)]
+  before = tf.gather(tf.cast(characters.row_starts(), tf.int32), found.text)
+  places = tf.ragged.range(before + found.start, before + found.end)
+  return tf.strings.unsorted_segment_join(
+      tf.gather(characters.flat_values, places.flat_values),
+      places.value_rowids(), tf.size(found.start))
+
+
 def _entity_outputs(texts, types, found: _Ranges) -> dict[str, tf.Tensor]:
-  cut = tf.strings.substr(
-      tf.gather(texts, found.text), found.start, found.end - found.start)
   return {
     name: _by_text(values, found.text, texts, padding)
     for name, values, padding in (
-      ("entities", cut, ""), ("entity_types", types, ""),
+      ("entities", _cut(texts, found), ""), ("entity_types", types, ""),
       ("entity_starts", found.start, -1), ("entity_ends", found.end, -1))}
 
 
