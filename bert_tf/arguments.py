@@ -382,6 +382,13 @@ class ExportConfig:
                  "scores by more than this above the best, such as "
                  "best_f1_thresh in eval_results.json. Not given: as it was "
                  "fine-tuned.")
+  pooling: str | None = option(
+      None, choices=("cls", "mean", "max"),
+      help="What a pretrained model's signature embedding gives for a text: "
+           "the vector of [CLS], or the mean or the greatest values over all "
+           "pieces, [CLS] and [SEP] among them. Not given: mean.")
+  l2_normalize: bool = option(
+      False, help="Embeddings have the length 1.")
 
   def __post_init__(self):
     check_options(self)

@@ -27,10 +27,12 @@ import keras
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf import serving
 from bert_tf.arguments import ExportConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import require
-from bert_tf.features import mean_of_pieces
+from bert_tf.features import POOLINGS
+from bert_tf.features import check_pooling
 from bert_tf.finetuning import Task
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
@@ -40,12 +42,8 @@ from bert_tf.tokenization import BertTokenizer
 # How many pieces fill_mask gives for each mask.
 TOP_K = 5
 
-TEXT = tf.TensorSpec([None], tf.string, name="text")
-# TensorFlow Hub's names for the encoder's inputs.
-_HUB_INPUTS = {
-  "input_word_ids": "input_ids", "input_mask": "input_mask",
-  "input_type_ids": "segment_ids",
-}
+# TensorFlow Hub's names for the encoder's inputs, in their order.
+_HUB_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 
 
 class Servable(tf.Module):
@@ -100,7 +98,7 @@ def _encoder_function(encoder: BertEncoder):
     seed = tf.random.uniform(
         [2], maxval=tf.int32.max, dtype=tf.int32) if training else None
     outputs = encoder(
-        {ours: inputs[hub] for hub, ours in _HUB_INPUTS.items()},
+        serving.checked(inputs, encoder.config, names=_HUB_INPUTS),
         training=training, dropout_seed=seed, output_hidden_states=True)
     return {
       "sequence_output": outputs["sequence_output"],  # [B, S, H]
@@ -118,23 +116,44 @@ def _encoder_function(encoder: BertEncoder):
   return call
 
 
-def _embedding_signature(
-    encoder: BertEncoder, tokenizer: BertTokenizer
-) -> Callable:
-  """text [B] -> the mean of the last layer over all tokens, [B, H]."""
+def _encoder_signatures(
+    infer: Callable, config: BertConfig, tokenizer: BertTokenizer, *,
+    pooling: str, l2_normalize: bool, has_pooler: bool
+) -> dict[str, Callable]:
+  """text [B], or pieces -> `embedding` [B, H], pooled from the last layer.
 
-  @tf.function(input_signature=[TEXT])
-  def embedding(text):
-    inputs = tokenizer(
-        text, max_seq_length=encoder.config.max_position_embeddings)
-    sequence = encoder(inputs, training=False)["sequence_output"]
-    return {"embedding": mean_of_pieces(sequence, inputs["input_mask"])}
+  Pieces also get `sequence_output` [B, S, H] and, where there is a pooler,
+  `pooled_output` [B, H].
+  """
+  check_pooling(pooling, config)
 
-  return embedding
+  def embed(sequence, inputs):
+    embedding = POOLINGS[pooling](sequence, inputs["input_mask"])
+    return tf.math.l2_normalize(embedding, -1) if l2_normalize else embedding
+
+  def embed_text(text):
+    inputs = tokenizer(text, max_seq_length=config.max_position_embeddings)
+    return {"embedding": embed(infer(inputs)["sequence_output"], inputs)}
+
+  def encode(inputs):
+    tf.debugging.assert_positive(
+        tf.reduce_max(inputs["input_mask"], axis=1),
+        message="input_mask: each row must hold a piece")
+    outputs = infer(inputs)
+    sequence = outputs["sequence_output"]
+    pooled = {"pooled_output": outputs["pooled_output"]} if has_pooler else {}
+    return {
+      "embedding": embed(sequence, inputs), "sequence_output": sequence,
+      **pooled}
+
+  embedding = serving.of_texts(["text"], embed_text)
+  return {
+    "serving_default": embedding, "embedding": embedding,
+    "pre_tokenized": serving.of_pieces(config, encode)}
 
 
 def _fill_mask_signature(
-    model: BertForPreTraining, tokenizer: BertTokenizer
+    model: BertForPreTraining, infer: Callable, tokenizer: BertTokenizer
 ) -> Callable:
   """text [B] with "[MASK]" in it -> the best pieces for each of its masks.
 
@@ -143,16 +162,15 @@ def _fill_mask_signature(
   """
   entries = tf.constant(tokenizer.vocabulary)
 
-  @tf.function(input_signature=[TEXT])
   def fill_mask(text):
     inputs = tokenizer.pack(
         tokenizer.tokenize(text, allow_special_tokens=True),
         max_seq_length=model.config.max_position_embeddings)
     is_mask = tf.equal(inputs["input_ids"], tokenizer.mask_id)  # [B, S]
     places = tf.where(is_mask)  # [N, 2]: the masks of all texts
-    sequence = model.encoder(inputs, training=False)["sequence_output"]
     logits = model.mlm_head(
-        tf.gather_nd(sequence, places), model.encoder.embedding_table)
+        tf.gather_nd(infer(inputs)["sequence_output"], places),
+        model.encoder.embedding_table)
     best, ids = tf.math.top_k(tf.nn.softmax(logits), k=TOP_K)  # [N, K]
 
     def by_text(values, padding):  # [B, M, K]
@@ -165,7 +183,7 @@ def _fill_mask_signature(
       "probabilities": by_text(best, 0.0),
     }
 
-  return fill_mask
+  return serving.of_texts(["text"], fill_mask)
 
 
 def _pretrained(source: checkpoints.ModelSource, config: BertConfig):
@@ -180,13 +198,16 @@ def _pretrained(source: checkpoints.ModelSource, config: BertConfig):
   return model, model.encoder if has_heads else model, untrained
 
 
-def _make_pretrained(source, config, tokenizer):
+def _make_pretrained(source, config, tokenizer, **kwargs):
+  """`kwargs` say how texts are embedded."""
   model, encoder, untrained = _pretrained(source, config)
-  embedding = _embedding_signature(encoder, tokenizer)
-  signatures = {"serving_default": embedding, "embedding": embedding}
+  infer = serving.inference(encoder)
+  signatures = _encoder_signatures(
+      infer, config, tokenizer, has_pooler=not any(
+          name.startswith("bert/pooler/") for name in untrained), **kwargs)
   # From left to right a piece predicts the next one, and no [MASK].
   if model is not encoder and not config.is_causal:
-    signatures["fill_mask"] = _fill_mask_signature(model, tokenizer)
+    signatures["fill_mask"] = _fill_mask_signature(model, infer, tokenizer)
   servable = ReusableEncoder(encoder, model, tokenizer, untrained=untrained)
   return servable, signatures
 
@@ -229,6 +250,7 @@ def save(
                     for name, function in signatures.items()},
         options=tf.saved_model.SaveOptions(
             experimental_custom_gradients=False))
+    serving.set_method_names(temporary, signatures)
     files(os.path.join(temporary, "assets"))
     path = os.path.join(export_dir, str(_next_version(export_dir)))
     os.rename(temporary, path)
@@ -260,8 +282,15 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
       f"--null_score_diff_threshold: {config.model_dir} was not fine-tuned "
       "with --version_2_with_negative, so it never answers with nothing.")
   if description is None:
-    servable, signatures = _make_pretrained(source, bert_config, tokenizer)
+    servable, signatures = _make_pretrained(
+        source, bert_config, tokenizer, pooling=config.pooling or "mean",
+        l2_normalize=config.l2_normalize)
   else:
+    require(
+        config.pooling is None and not config.l2_normalize,
+        f"--pooling, --l2_normalize: {config.model_dir} was fine-tuned for "
+        f"{description['task_name']!r} and exports no embeddings. Leave them "
+        "out, or export a pretrained model.")
     kind = kind_of(description)
     require(
         kind in tasks,

@@ -18,14 +18,20 @@ is its answer, and the next is served:
   {"signatures": {"embedding": {"inputs": {"text": ["text:0", "string"]},
                                 "outputs": ...}}}
 
+  {"saved_model": "export/1", "threads": 8, "requests": [
+      {"signature": ..., "inputs": ...}, ...]}
+  {"answers": [{"outputs": ...}, {"error": "..."}, ...]}
+
   {"error": "..."}
 
+An input may also be {"shape": [0, 2], "values": []}, which lists cannot say.
 Bytes that are not UTF-8 are lone surrogates ("\\udcff"), as in Python's
 "surrogateescape". Tests use it as `with Loader() as loader: loader.ask(...)`.
 """
 
 import argparse
 from collections.abc import Iterator
+from concurrent import futures
 import ctypes
 import glob
 import importlib.util
@@ -257,7 +263,12 @@ class SavedModel:
     feed = {}
     for key, value in inputs.items():
       name, dtype = signature["inputs"][key]
+      shape = None
+      if isinstance(value, dict):
+        shape, value = value["shape"], value["values"]
       array = np.array(value, object if dtype == "string" else dtype)
+      if shape is not None:
+        array = array.reshape(shape)
       if dtype == "string" and not all(
           isinstance(text, str) for text in array.reshape(-1)):
         raise LoaderError(f"{key}: strings are needed")
@@ -293,17 +304,31 @@ class SavedModel:
         runtime.delete_input(tensor)
 
 
+_MISTAKES = (LoaderError, KeyError, ValueError, TypeError)
+
+
+def _run(model: SavedModel, request: dict[str, Any]) -> dict[str, Any]:
+  try:
+    return {"outputs": model.run(request["signature"], request["inputs"])}
+  except _MISTAKES as error:
+    return {"error": f"{type(error).__name__}: {error}"}
+
+
 def _answer(line: str, runtime: Runtime, models: dict) -> dict[str, Any]:
   try:
     request = json.loads(line)
     path = request["saved_model"]
     if path not in models:
       models[path] = SavedModel(runtime, path)
+    if "requests" in request:
+      # ctypes gives up Python's lock for the time of each call.
+      with futures.ThreadPoolExecutor(request["threads"]) as pool:
+        return {"answers": list(pool.map(
+            lambda one: _run(models[path], one), request["requests"]))}
     if "signature" not in request:
       return {"signatures": models[path].signatures}
-    return {
-      "outputs": models[path].run(request["signature"], request["inputs"])}
-  except (LoaderError, KeyError, ValueError, TypeError) as error:
+    return _run(models[path], request)
+  except _MISTAKES as error:
     return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -335,6 +360,18 @@ def main() -> None:
 # The tests' side.
 
 
+def _arrays(answer: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The outputs of an answer, or its error raised."""
+  if "error" in answer:
+    raise LoaderError(answer["error"])
+  return {
+    name: np.array(
+        output["values"],
+        object if output["dtype"] == "string" else output["dtype"]
+    ).reshape(output["shape"])
+    for name, output in answer["outputs"].items()}
+
+
 class Loader:
   """The process, for as long as a `with` lasts."""
 
@@ -347,6 +384,15 @@ class Loader:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     return self
 
+  def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+    self._process.stdin.write(json.dumps(request) + "\n")
+    self._process.stdin.flush()
+    line = self._process.stdout.readline()
+    if not line:
+      raise RuntimeError(
+          f"the loader died with status {self._process.wait()}")
+    return json.loads(line)
+
   def ask(self, **request) -> dict[str, Any]:
     """The answer to a request; its outputs as arrays.
 
@@ -354,23 +400,19 @@ class Loader:
       LoaderError: the answer is an error.
       RuntimeError: there is no answer: the process has died.
     """
-    self._process.stdin.write(json.dumps(request) + "\n")
-    self._process.stdin.flush()
-    line = self._process.stdout.readline()
-    if not line:
-      raise RuntimeError(
-          f"the loader died with status {self._process.wait()}")
-    answer = json.loads(line)
-    if "error" in answer:
-      raise LoaderError(answer["error"])
-    if "signatures" in answer:
-      return answer["signatures"]
-    return {
-      name: np.array(
-          output["values"],
-          object if output["dtype"] == "string" else output["dtype"]
-      ).reshape(output["shape"])
-      for name, output in answer["outputs"].items()}
+    answer = self._exchange(request)
+    return answer.get("signatures") or _arrays(answer)
+
+  def ask_together(
+      self, saved_model: str, requests: list[dict[str, Any]], *, threads: int
+  ) -> list[dict[str, np.ndarray]]:
+    """The answers of one session to requests that come at once.
+
+    Raises: as `ask`.
+    """
+    answer = self._exchange({
+      "saved_model": saved_model, "requests": requests, "threads": threads})
+    return [_arrays(one) for one in answer.get("answers", [answer])]
 
   def __exit__(self, *_) -> None:
     self._process.stdin.close()

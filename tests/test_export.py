@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
 
 from bert_tf import checkpoints
 from bert_tf import export
@@ -72,6 +73,8 @@ class Exported:
   tokenizer: BertTokenizer
   model_dir: str
   export_dir: str
+  task: dict | None
+  flags: dict
 
   @property
   def path(self) -> str:
@@ -86,17 +89,20 @@ def randomize(model):
         1 if name.endswith("gamma") else 0, 0.4, variable.shape))
 
 
-def export_model(directory: pathlib.Path, model, task=None) -> Exported:
+def export_model(
+    directory: pathlib.Path, model, task=None, **flags
+) -> Exported:
   randomize(model)
   tokenizer = BertTokenizer(ENTRIES, do_lower_case=True)
   model_dir = str(directory / "model")
   checkpoints.save_model(model_dir, model, tokenizer, task=task)
   made = str(directory / "made")
-  path = export.run(ExportConfig(model_dir=model_dir, export_dir=made), TASKS)
+  path = export.run(
+      ExportConfig(model_dir=model_dir, export_dir=made, **flags), TASKS)
   assert path == os.path.join(made, "1")
   moved = str(directory / "moved" / "export")
   shutil.move(made, moved)
-  return Exported(model, tokenizer, model_dir, moved)
+  return Exported(model, tokenizer, model_dir, moved, task, flags)
 
 
 @pytest.fixture(scope="module")
@@ -198,15 +204,43 @@ def test_signatures_take_strings_and_have_honest_names(
 
   embedding = {
     "inputs": {"text": "string"}, "outputs": {"embedding": "float32"}}
+  pieces = {
+    "input_ids": "int32", "input_mask": "int32", "segment_ids": "int32"}
+  classes = {
+    "label": "string", "probabilities": "float32", "logits": "float32"}
   assert types_of(pretrained) == {
     "serving_default": embedding, "embedding": embedding,
+    "pre_tokenized": {
+      "inputs": pieces,
+      "outputs": {
+        "embedding": "float32", "pooled_output": "float32",
+        "sequence_output": "float32"}},
     "fill_mask": {
       "inputs": {"text": "string"},
       "outputs": {"pieces": "string", "probabilities": "float32"}}}
-  assert types_of(classifier) == {"serving_default": {
-    "inputs": {"text": "string"},
-    "outputs": {
-      "label": "string", "probabilities": "float32", "logits": "float32"}}}
+  assert types_of(classifier) == {
+    "serving_default": {"inputs": {"text": "string"}, "outputs": classes},
+    "pre_tokenized": {"inputs": pieces, "outputs": classes},
+    "classify": {
+      "inputs": {"inputs": "string"},
+      "outputs": {"classes": "string", "scores": "float32"}}}
+
+
+def test_classify_is_what_tensorflow_serving_asks_for(classifier):
+  content = pathlib.Path(classifier.path, "saved_model.pb").read_bytes()
+  saved_model = saved_model_pb2.SavedModel.FromString(content)
+  signatures = saved_model.meta_graphs[0].signature_def
+  assert {name: x.method_name for name, x in signatures.items()
+          if not name.startswith("__")} == {
+    "classify": "tensorflow/serving/classify",
+    "serving_default": "tensorflow/serving/predict",
+    "pre_tokenized": "tensorflow/serving/predict"}
+  assert list(signatures["classify"].inputs) == ["inputs"]
+  # That of the file as it is, which was written twice.
+  of_file = fingerprinting_utils.singleprint_from_saved_model_proto(
+      classifier.path)
+  assert tf.saved_model.experimental.read_fingerprint(
+      classifier.path).singleprint() == of_file
 
 
 @pytest.mark.parametrize("signature", ["embedding", "serving_default"])
@@ -401,6 +435,15 @@ def gradients(call, variables):
   return [tf.convert_to_tensor(gradient).numpy() for gradient in found]
 
 
+def test_the_loaded_encoder_refuses_what_does_not_fit(loaded):
+  for training in (False, True):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="input_type_ids: must be from"):
+      loaded(
+          hub_inputs() | {"input_type_ids": tf.constant([[0] * 5 + [2]] * 2)},
+          training=training)
+
+
 def test_gradients_flow_to_all_variables_of_the_loaded_encoder(
     loaded, pretrained):
   encoder = pretrained.model.encoder
@@ -579,9 +622,11 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
 # Bad input.
 
 
-def model_dir_without_export(tmp_path, task=None):
+def model_dir_without_export(tmp_path, task=None, causal=False):
+  attention = "left_to_right" if causal else "bidirectional"
   checkpoints.save_model(
-      str(tmp_path / "model"), BertForPreTraining(CONFIG),
+      str(tmp_path / "model"), BertForPreTraining(
+          dataclasses.replace(CONFIG, attention=attention)),
       BertTokenizer(ENTRIES, do_lower_case=True), task=task)
   return ExportConfig(
       model_dir=str(tmp_path / "model"), export_dir=str(tmp_path / "export"))
@@ -592,6 +637,18 @@ def test_an_unknown_task_is_refused(tmp_path):
       tmp_path, {"task_name": "poetry", "max_seq_length": 8})
   with pytest.raises(InputError, match="'poetry'; known are classification"):
     export.run(config, TASKS)
+  assert not os.path.exists(config.export_dir)
+
+
+def test_an_embedding_that_would_say_nothing_is_refused(classifier, tmp_path):
+  for flags in ({"pooling": "mean"}, {"l2_normalize": True}):
+    with pytest.raises(InputError, match="fine-tuned for 'classification'"):
+      export.run(ExportConfig(
+          model_dir=classifier.model_dir, export_dir=str(tmp_path / "export"),
+          **flags), TASKS)
+  config = model_dir_without_export(tmp_path, causal=True)
+  with pytest.raises(InputError, match="--pooling: received cls"):
+    export.run(dataclasses.replace(config, pooling="cls"), TASKS)
   assert not os.path.exists(config.export_dir)
 
 
@@ -708,8 +765,9 @@ def test_a_real_encoder_answers_in_cpp_and_comes_back(
       ExportConfig(model_dir=directory, export_dir=str(tmp_path)), TASKS)
   signatures = loader.ask(saved_model=path)
   # It has no head for masked words.
-  assert sorted(signatures) == ["embedding", "serving_default"]
-  for signature in signatures:
+  assert sorted(signatures) == [
+    "embedding", "pre_tokenized", "serving_default"]
+  for signature in ("embedding", "serving_default"):
     answer = loader.ask(
         saved_model=path, signature=signature,
         inputs={"text": expected["texts"].tolist()})

@@ -5,7 +5,8 @@
 Writes export/1 (the next number, if there are versions already), which
 TensorFlow Serving loads. A pretrained model gets the signatures `embedding`
 and `fill_mask` and can be fine-tuned from; a classifier answers with labels
-and probabilities.
+and probabilities, to Serving's Classify too. Every model also takes pieces
+that are made elsewhere. The README says what each signature is.
 """
 
 from bert_tf import command_line

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -19,6 +20,7 @@ from bert_tf import examples
 from bert_tf import files
 from bert_tf import losses
 from bert_tf import metrics
+from bert_tf import serving
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
@@ -308,26 +310,40 @@ def _number_answers(description, logits):
   return [f"{x:.4f}" for x in logits[:, 0]], logits
 
 
-def _signatures(outputs_of: Callable):
-  """`Task.signatures`: text (and text_pair) [B] -> what `outputs_of` says.
+def _signatures(outputs_of: Callable, method: str, method_outputs: Callable):
+  """`Task.signatures`: what `outputs_of` says of texts and of pieces.
 
   Args:
     outputs_of: (labels string [C], logits [B, C]) -> {name: tensor [B, ...]}.
+    method: of `serving.METHODS`.
+    method_outputs: the same with the names that this method has.
   """
 
   def make(model, tokenizer, description):
     labels = tf.constant(description.get("labels", [""]))
     names = ["text"] + ["text_pair"] * bool(description.get("is_pair"))
+    infer = serving.inference(model)
 
-    @tf.function(input_signature=[
-      tf.TensorSpec([None], tf.string, name=name) for name in names])
-    def answer(*texts):
+    def answer(outputs, *texts):
       inputs = tokenizer(*texts, max_seq_length=description["max_seq_length"])
-      return outputs_of(labels, model(inputs, training=False)["logits"])
+      return outputs(labels, infer(inputs)["logits"])
 
-    return {"serving_default": answer}
+    return {
+      "serving_default": serving.of_texts(
+          names, functools.partial(answer, outputs_of)),
+      "pre_tokenized": serving.of_pieces(
+          model.config,
+          lambda inputs: outputs_of(labels, infer(inputs)["logits"])),
+      method: serving.of_examples(
+          names, functools.partial(answer, method_outputs)),
+    }
 
   return make
+
+
+def _for_each(labels, logits):
+  """The labels beside all rows, string [B, C]."""
+  return tf.repeat(labels[None], tf.shape(logits)[0], axis=0)
 
 
 def _class_outputs(labels, logits):
@@ -337,12 +353,19 @@ def _class_outputs(labels, logits):
 
 def _label_outputs(labels, logits):
   return {"probabilities": tf.sigmoid(logits), "logits": logits,
-          "labels": tf.repeat(labels[None], tf.shape(logits)[0], axis=0)}
+          "labels": _for_each(labels, logits)}
 
 
 def _number_outputs(labels, logits):
   del labels
   return {"score": logits[:, 0]}
+
+
+def _scores_of_classes(probabilities_of: Callable):
+  """As Classify has it: `classes` string [B, C] and `scores` float32 [B, C].
+  """
+  return lambda labels, logits: {
+    "classes": _for_each(labels, logits), "scores": probabilities_of(logits)}
 
 
 TASK = Task(
@@ -354,7 +377,8 @@ TASK = Task(
     objective=losses.CLASSIFICATION,
     metrics=class_metrics(),
     predictions=_predictions(_class_answers),
-    signatures=_signatures(_class_outputs),
+    signatures=_signatures(
+        _class_outputs, "classify", _scores_of_classes(tf.nn.softmax)),
     head=("output_", "bilstm/"),
     best_metric="accuracy")
 
@@ -366,7 +390,8 @@ MULTILABEL = dataclasses.replace(
     objective=losses.MULTILABEL,
     metrics=_label_metrics,
     predictions=_predictions(_label_answers),
-    signatures=_signatures(_label_outputs),
+    signatures=_signatures(
+        _label_outputs, "classify", _scores_of_classes(tf.sigmoid)),
     best_metric="micro_f1")
 
 REGRESSION = dataclasses.replace(
@@ -377,5 +402,7 @@ REGRESSION = dataclasses.replace(
     objective=losses.REGRESSION,
     metrics=_number_metrics,
     predictions=_predictions(_number_answers),
-    signatures=_signatures(_number_outputs),
+    signatures=_signatures(
+        _number_outputs, "regress",
+        lambda labels, logits: {"outputs": logits[:, 0]}),
     best_metric="pearson_spearman")

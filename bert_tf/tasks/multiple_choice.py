@@ -19,6 +19,7 @@ from bert_tf import examples
 from bert_tf import files
 from bert_tf import losses
 from bert_tf import metrics
+from bert_tf import serving
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.data.tables import read_columns
@@ -188,25 +189,35 @@ def _predictions(description, rows: Columns, encoded, outputs):
 
 
 def _signatures(model, tokenizer, description):
-  """text [B], choices [B, N] -> choice [B], and scores [B, N] of each."""
+  """text [B], choices [B, N] -> choice [B], and scores [B, N] of each.
 
-  @tf.function(input_signature=[
-    tf.TensorSpec([None], tf.string, name="text"),
-    tf.TensorSpec([None, None], tf.string, name="choices")])
-  def answer(text, choices):
-    batch, number = tf.unstack(tf.shape(choices))
-    inputs = tokenizer(
-        tf.repeat(text, number), tf.reshape(choices, [-1]),
-        max_seq_length=description["max_seq_length"])
-    length = tf.shape(inputs["input_ids"])[1]
-    logits = model({
-      name: tf.reshape(value, tf.stack([batch, number, length]))  # [B, N, S]
-      for name, value in inputs.items()}, training=False)["logits"]
+  Pieces that are already made come as [B, N, S].
+  """
+  infer = serving.inference(model, rank=3)
+
+  def outputs_of(inputs):
+    logits = infer(inputs)["logits"]
     return {
       "choice": tf.argmax(logits, axis=-1, output_type=tf.int32),
       "probabilities": tf.nn.softmax(logits), "logits": logits}
 
-  return {"serving_default": answer}
+  @tf.function(autograph=False, input_signature=[
+    tf.TensorSpec([None], tf.string, name="text"),
+    tf.TensorSpec([None, None], tf.string, name="choices")])
+  def answer(text, choices):
+    text = tf.ensure_shape(text, [None])
+    batch, number = tf.unstack(tf.shape(tf.ensure_shape(choices, [None, None])))
+    inputs = tokenizer(
+        tf.repeat(text, number), tf.reshape(choices, [-1]),
+        max_seq_length=description["max_seq_length"])
+    length = tf.shape(inputs["input_ids"])[1]
+    return outputs_of({
+      name: tf.reshape(value, tf.stack([batch, number, length]))  # [B, N, S]
+      for name, value in inputs.items()})
+
+  return {
+    "serving_default": answer,
+    "pre_tokenized": serving.of_pieces(model.config, outputs_of, rank=3)}
 
 
 TASK = Task(

@@ -19,6 +19,7 @@ from bert_tf import answers
 from bert_tf import examples
 from bert_tf import files
 from bert_tf import losses
+from bert_tf import serving
 from bert_tf import squad_metrics
 from bert_tf.config import BertConfig
 from bert_tf.config import InputError
@@ -41,9 +42,6 @@ DEFAULTS = {
 }
 # Contexts that are tokenized in one call, and questions packed in one.
 _CONTEXTS, _QUESTIONS = 256, 1024
-# Windows that an export scores together, so that a long context needs no more
-# memory than they.
-_WINDOWS = 64
 # What no sum of scores comes down to.
 _LOWEST = -1e30
 
@@ -315,28 +313,6 @@ def _has_most_context(windows: Windows, splits: tf.Tensor) -> tf.Tensor:
   return is_most & tf.equal(window, tf.gather(first, piece))
 
 
-def _score(model: keras.Model, inputs) -> dict[str, tf.Tensor]:
-  """The outputs of the model, a block of windows at a time."""
-  number = tf.shape(inputs["input_ids"])[0]
-
-  def score_block(first, *parts):
-    block = {name: x[first:first + _WINDOWS] for name, x in inputs.items()}
-    outputs = model(block, training=False)
-    index = first // _WINDOWS
-    return first + _WINDOWS, *(
-        part.write(index, outputs[name]) for part, name in zip(parts, names))
-
-  names = ("start_logits", "end_logits")
-  parts = [
-    tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False,
-                   element_shape=[None, None]) for _ in names]
-  # Once at least, for the shape of what is then empty.
-  _, *parts = tf.while_loop(
-      lambda first, *_: (first < number) | tf.equal(first, 0), score_block,
-      [0, *parts], parallel_iterations=1)
-  return {name: part.concat() for name, part in zip(names, parts)}
-
-
 class _Best(NamedTuple):
   """The best answer to each question, [B] each."""
 
@@ -393,20 +369,18 @@ def _signatures(
   starts with the n best ends; windows and most context are as for these.
   """
   values = {**DEFAULTS, **description}
+  infer = serving.inference(model)
   least = _LOWEST / 2
   if values["version_2_with_negative"]:
     least = -values["null_score_diff_threshold"]
 
-  @tf.function(input_signature=[
-    tf.TensorSpec([None], tf.string, name=name)
-    for name in ("question", "context")])
   def answer(question, context):
     ids, starts, ends = tokenizer.tokenize_with_offsets(context)
     windows = _windows(
         tokenizer, description, tokenizer.tokenize(question), ids)
     splits = tf.cast(ids.row_splits, tf.int32)
     best = _best_span(
-        windows, _score(model, windows.inputs), splits,
+        windows, serving.in_blocks(infer, windows.inputs), splits,
         longest=values["max_answer_length"])
     has_span = best.score > _LOWEST / 2
     score = tf.where(
@@ -422,7 +396,10 @@ def _signatures(
     return {"answer": tf.strings.substr(context, start, end - start),
             "start": start, "end": end, "score": score}
 
-  return {"serving_default": answer}
+  return {
+    "serving_default": serving.of_texts(("question", "context"), answer),
+    # The window's own scores: what it is a window of is not known here.
+    "pre_tokenized": serving.of_pieces(model.config, infer)}
 
 
 TASK = Task(

@@ -9,12 +9,14 @@ Shapes: B texts, P pieces of all texts, W windows, S most pieces in a text, C
 tags, N entities of all texts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from bert_tf import serving
 from bert_tf.data import conll
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import is_inside
@@ -32,7 +34,7 @@ class _Ranges(NamedTuple):
 
 
 def _logits_of_pieces(
-    model: keras.Model, tokenizer: BertTokenizer, ids: tf.RaggedTensor, *,
+    infer: Callable, tokenizer: BertTokenizer, ids: tf.RaggedTensor, *,
     max_seq_length: int
 ) -> tf.Tensor:
   """The scores of all pieces, float32 [P, C], of `ids` [B, (pieces)].
@@ -44,7 +46,8 @@ def _logits_of_pieces(
   stride = max(room // 2, 1)
   windows = tokenizer.pack_windows(
       ids, max_seq_length=max_seq_length, doc_stride=stride)
-  logits = model(windows.inputs, training=False)["logits"]  # [W, S, C]
+  logits = serving.in_blocks(
+      infer, windows.inputs)["logits"]  # [W, S, C]
   texts = tf.range(tf.cast(ids.nrows(), tf.int32))
   first, end = (
     tf.searchsorted(windows.example, texts, side=side)
@@ -136,16 +139,19 @@ def make_signatures(
   its word; `probabilities` float32 (0). If the tags are IOB2, also of each
   entity, [B, most in a text]: `entities` and `entity_types` string (""),
   `entity_starts` and `entity_ends` int32 (-1).
+
+  Pieces that are already made get `tags` [B, S], each by itself, with the
+  `probabilities` and `logits` [B, S, C] of all tags.
   """
   names = description["labels"]
   labels = tf.constant(names)
   inside = tf.constant([is_inside(entry) for entry in tokenizer.vocabulary])
+  infer = serving.inference(model)
 
-  @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
   def tag(text):
     ids, start, end = tokenizer.tokenize_with_offsets(text)
     logits = _logits_of_pieces(
-        model, tokenizer, ids, max_seq_length=description["max_seq_length"])
+        infer, tokenizer, ids, max_seq_length=description["max_seq_length"])
     is_first = ~tf.gather(inside, ids.flat_values)  # [P]
     head = tf.gather(
         tf.where(is_first)[:, 0],
@@ -166,4 +172,13 @@ def make_signatures(
           text, *_entities(names, numbers, is_first, pieces))
     return outputs
 
-  return {"serving_default": tag}
+  def tag_pieces(inputs):
+    logits = infer(inputs)["logits"]  # [B, S, C]
+    tags = tf.gather(labels, tf.argmax(logits, -1))
+    return {
+      "tags": tf.where(inputs["input_mask"] > 0, tags, ""),
+      "probabilities": tf.nn.softmax(logits), "logits": logits}
+
+  return {
+    "serving_default": serving.of_texts(["text"], tag),
+    "pre_tokenized": serving.of_pieces(model.config, tag_pieces)}
