@@ -295,6 +295,10 @@ def _set_up(
     model = task.make_model(
         bert_config, description, dtype=training.dtype_policy(config))
   model.encoder.rematerialize = config.rematerialize
+  # Where XLA does not need to know the shapes before.
+  model.encoder.remove_padding = not (
+      config.jit_compile or config.pad_to_max_length
+      or config.distribution_strategy == "tpu")
   _freeze(model.encoder, config.freeze_layers)
   setup = _Setup(
       config=config, task=task, description=description, model=model,

@@ -8,6 +8,7 @@ Shapes:
   S  sequence length  D  size of a head, H / N
   H  hidden size      F  feed-forward size
   V  vocabulary       P  positions to gather
+  T  pieces of a batch without its padding
 
 Each variable's path is its name in the original's checkpoints, such as
 `bert/encoder/layer_0/attention/self/query/kernel`: the name scopes opened in
@@ -29,6 +30,9 @@ LAYER_NORM_EPSILON = 1e-12
 # Added to the scores of masked keys; large enough to vanish in the softmax,
 # small enough for float16.
 MASK_BIAS = -10000.0
+# What is left of a batch without its padding is a multiple of so many pieces:
+# few shapes, each compiled once.
+PIECES_MULTIPLE = 64
 
 
 def _gelu(*, approximate: bool):
@@ -108,6 +112,35 @@ def gather_positions(sequence, positions):
   return ops.take(rows, first + positions, axis=0)
 
 
+def kept_places(input_mask):
+  """Where the pieces of a batch stand in it, row after row; int32 [T].
+
+  Of an `input_mask` [B, S]: numbers below B S. A few of the padding follow,
+  so that T is a multiple of PIECES_MULTIPLE, or B S.
+
+  >>> kept_places(ops.convert_to_tensor([[1, 1, 0], [1, 0, 0]])).numpy()
+  array([0, 1, 3, 2, 4, 5], dtype=int32)
+  """
+  is_piece = ops.reshape(input_mask, (-1,)) > 0  # [B S]
+  places = ops.concatenate([
+    ops.nonzero(is_piece)[0], ops.nonzero(ops.logical_not(is_piece))[0]])
+  number = ops.sum(ops.cast(is_piece, "int32"))
+  rounded = -(-number // PIECES_MULTIPLE) * PIECES_MULTIPLE
+  return ops.cast(places[:rounded], "int32")
+
+
+def remove_padding(x, places):
+  """[B, S, ...] to [T, ...] at `places` [T]."""
+  return ops.take(ops.reshape(x, (-1, *x.shape[2:])), places, axis=0)
+
+
+def restore_padding(x, places, shape):
+  """`x` [T, H] to [B, S, H] of `shape` (B, S), with zeros as padding."""
+  hidden = x.shape[-1]
+  x = ops.scatter(places[:, None], x, (shape[0] * shape[1], hidden))
+  return ops.reshape(x, (*shape, hidden))
+
+
 def random_bits(shape, seed):
   """Uniform uint16 of a shape, a pure function of an int32 [2] seed.
 
@@ -162,7 +195,8 @@ class Dropout(keras.layers.Layer):
 class BertEmbeddings(keras.layers.Layer):
   """Sum of word, segment and position embeddings, normalised; [B, S, H].
 
-  Positions count from 0 to S - 1 unless `position_ids` [B, S] are given.
+  Positions count from 0 to S - 1 unless `position_ids` [B, S] are given. With
+  them the inputs may be [T] too.
   """
 
   def __init__(
@@ -196,16 +230,16 @@ class BertEmbeddings(keras.layers.Layer):
   def call(
       self, input_ids, segment_ids, position_ids=None, dropout_seed=None
   ):
-    sequence_length = input_ids.shape[1]
+    sequence_length = input_ids.shape[1] if input_ids.ndim > 1 else None
     if (sequence_length or 0) > self.max_position_embeddings:
       raise ValueError(
           f"input_ids: received a sequence of {sequence_length}; the model "
           f"has {self.max_position_embeddings} positions.")
-    if sequence_length is None:
-      sequence_length = ops.shape(input_ids)[1]
     x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, S, H]
     x = x + ops.take(self.token_type_embeddings, segment_ids, axis=0)
     if position_ids is None:
+      if sequence_length is None:
+        sequence_length = ops.shape(input_ids)[1]
       x = x + self.position_embeddings[:sequence_length]
     else:
       x = x + ops.take(self.position_embeddings, position_ids, axis=0)
@@ -214,7 +248,11 @@ class BertEmbeddings(keras.layers.Layer):
 
 
 class BertLayer(keras.layers.Layer):
-  """One Transformer block: self-attention, then feed-forward; [B, S, H]."""
+  """One Transformer block: self-attention, then feed-forward; [B, S, H].
+
+  Or [T, H] with `places` [T]: what looks at each piece alone, which is nearly
+  all the work, is then spared for the padding.
+  """
 
   def __init__(
       self, *, hidden_size: int, num_attention_heads: int,
@@ -266,8 +304,8 @@ class BertLayer(keras.layers.Layer):
       self.output_norm.build(hidden)
     self.built = True
 
-  def call(self, x, attention_bias, dropout_seed=None):
-    attended = self._attend(x, attention_bias, dropout_seed)
+  def call(self, x, attention_bias, dropout_seed=None, places=None):
+    attended = self._attend(x, attention_bias, dropout_seed, places)
     attended = self.attention_output(attended)
     attended = self.attention_output_dropout(attended, seed=dropout_seed)
     x = self.attention_norm(x + attended)  # [B, S, H]
@@ -275,11 +313,14 @@ class BertLayer(keras.layers.Layer):
     y = self.output_dropout(self.output_dense(y), seed=dropout_seed)
     return self.output_norm(x + y)  # [B, S, H]
 
-  def _attend(self, x, attention_bias, dropout_seed):
-    batch, length, hidden = ops.shape(x)
+  def _attend(self, x, attention_bias, dropout_seed, places):
+    batch, _, _, length = ops.shape(attention_bias)
+    hidden = x.shape[-1]
     size = hidden // self.num_heads
 
     def split_heads(y):
+      if places is not None:
+        y = restore_padding(y, places, (batch, length))
       y = ops.reshape(y, (batch, length, self.num_heads, size))
       return ops.transpose(y, (0, 2, 1, 3))  # [B, N, S, D]
 
@@ -292,4 +333,5 @@ class BertLayer(keras.layers.Layer):
     weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
     weights = self.attention_dropout(weights, seed=dropout_seed)
     context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-    return ops.reshape(context, (batch, length, hidden))  # [B, S, H]
+    context = ops.reshape(context, (batch, length, hidden))  # [B, S, H]
+    return context if places is None else remove_padding(context, places)

@@ -1,7 +1,7 @@
 """The BERT encoder, after Devlin et al. 2019, section 3.
 
 Needs Keras alone. Shapes: B batch, S sequence length, H hidden size, K most
-examples in a packed row.
+examples in a packed row, T pieces of a batch without its padding.
 """
 
 import keras
@@ -12,7 +12,10 @@ from bert_tf.layers import BertEmbeddings
 from bert_tf.layers import BertLayer
 from bert_tf.layers import attention_bias
 from bert_tf.layers import gather_positions
+from bert_tf.layers import kept_places
 from bert_tf.layers import register
+from bert_tf.layers import remove_padding
+from bert_tf.layers import restore_padding
 from bert_tf.layers import truncated_normal
 
 
@@ -89,6 +92,10 @@ class BertEncoder(BertModel):
     rematerialize: whether the backward pass of a training computes each
       block again, which keeps no more of it than its input. The results are
       the same, dropout too; it may also be set later, as the attribute.
+    remove_padding: whether the blocks leave out what `input_mask` hides, all
+      but the attention itself. What it says of other pieces is the same; of
+      the padding, zeros or what stands there otherwise. Not under XLA, whose
+      shapes must not depend on values. An attribute as well.
 
   >>> encoder = BertEncoder(BertConfig.from_size("tiny", vocab_size=30522))
   >>> encoder.count_params()
@@ -96,10 +103,12 @@ class BertEncoder(BertModel):
   """
 
   def __init__(
-      self, config: BertConfig, *, rematerialize: bool = False, **kwargs
+      self, config: BertConfig, *, rematerialize: bool = False,
+      remove_padding: bool = False, **kwargs
   ):
     super().__init__(config, name="bert", **kwargs)
     self.rematerialize = rematerialize
+    self.remove_padding = remove_padding
     self.embeddings = BertEmbeddings(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -158,13 +167,24 @@ class BertEncoder(BertModel):
     bias = attention_bias(
         input_mask, inputs.get("example_ids"),
         is_causal=self.config.is_causal)
+    position_ids, places = inputs.get("position_ids"), None
+    if self.remove_padding and "input_mask" in inputs:
+      shape = ops.shape(input_ids)
+      places = kept_places(input_mask)
+      if position_ids is None:
+        position_ids = places % shape[1]
+      else:
+        position_ids = remove_padding(position_ids, places)
+      input_ids = remove_padding(input_ids, places)  # [T]
+      segment_ids = remove_padding(segment_ids, places)
     x = self.embeddings(
-        input_ids, segment_ids, position_ids=inputs.get("position_ids"),
-        dropout_seed=seed)
+        input_ids, segment_ids, position_ids=position_ids, dropout_seed=seed)
     hidden_states = [x]
     for layer in self.encoder_layers:
-      x = self._call_block(layer, x, bias, seed)  # [B, S, H]
-      hidden_states.append(x)
+      x = self._call_block(layer, x, bias, seed, places)
+      hidden_states.append(x)  # [B, S, H] or [T, H]
+    if places is not None:
+      x = restore_padding(x, places, shape)
     cls_positions = inputs.get("cls_positions")
     if cls_positions is not None:
       first = gather_positions(x, cls_positions)  # [B, K, H]
@@ -174,12 +194,15 @@ class BertEncoder(BertModel):
       first = x[:, 0]  # [B, H]
     outputs = {"sequence_output": x, "pooled_output": self.pooler(first)}
     if output_hidden_states:
+      if places is not None:
+        hidden_states = [
+          restore_padding(y, places, shape) for y in hidden_states]
       outputs["hidden_states"] = hidden_states
     return outputs
 
-  def _call_block(self, layer, x, bias, seed):
+  def _call_block(self, layer, x, bias, seed, places):
     def block(x, seed):
-      return layer(x, bias, dropout_seed=seed)
+      return layer(x, bias, dropout_seed=seed, places=places)
 
     if self.rematerialize and seed is not None:
       # The seed is an argument, so that what is drawn from it is not taken

@@ -227,6 +227,19 @@ def test_the_pretrained_encoder_is_what_training_starts_from(data, tmp_path):
     np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("options, is_removed", [
+  ({}, True), ({"jit_compile": True}, False),
+  ({"pad_to_max_length": True}, False),
+  ({"distribution_strategy": "tpu"}, False)], ids=str)
+def test_padding_is_removed_where_shapes_may_depend_on_values(
+    data, tmp_path, options, is_removed):
+  config = config_for(data, tmp_path / "run", **options).with_defaults({})
+  rows = finetuning._rows_needed(config, TASK)
+  setup, _ = finetuning._set_up(
+      config, TASK, rows, strategy=tf.distribute.get_strategy())
+  assert setup.model.encoder.remove_padding is is_removed
+
+
 def test_metrics_by_hand():
   # Softmax of (0, ln 3) is (1/4, 3/4).
   logits = np.log([[1, 3], [1, 3], [3, 1], [1, 3]]).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Steps of fine-tuning with Transformers on PyTorch; see step_timing.
+
+Its fast tokenizer, `DataCollatorWithPadding`, `Trainer`'s sampler of lengths,
+attention by PyTorch's own kernel (`sdpa`), fused AdamW, and bfloat16 as
+autocast with float32 weights. The variant names what its manual offers:
+`group_by_length`, `compile`, or both with a comma.
+"""
+
+import itertools
+
+import step_timing
+
+import torch
+import transformers
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+
+def make_model(request):
+  return transformers.AutoModelForSequenceClassification.from_pretrained(
+      request["init_checkpoint"], num_labels=2).train()
+
+
+def make_optimizer(model, settings):
+  no_decay = [p for p in model.parameters() if p.ndim < 2]  # norms, biases
+  decay = [p for p in model.parameters() if p.ndim >= 2]
+  schedule = settings["schedule"]
+  optimizer = torch.optim.AdamW(
+      [{"params": decay, "weight_decay": settings["weight_decay"]},
+       {"params": no_decay, "weight_decay": 0.0}],
+      lr=schedule["learning_rate"], eps=settings["epsilon"], fused=True)
+  return optimizer, transformers.get_linear_schedule_with_warmup(
+      optimizer, schedule["num_warmup_steps"], schedule["num_train_steps"])
+
+
+def encode(tokenizer, rows, max_seq_length):
+  """One dict an example, without padding."""
+  texts = [rows[name].tolist() for name in ("text", "text_pair")
+           if name in rows]
+  encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length)
+  return [{**{name: encoded[name][i] for name in encoded}, "labels": label}
+          for i, label in enumerate(rows["label"].tolist())]
+
+
+def make_loader(request, rows):
+  """Batches of one pass over the rows, in another order each time."""
+  settings = request["settings"]
+  tokenizer = transformers.AutoTokenizer.from_pretrained(
+      request["init_checkpoint"])
+  examples = encode(tokenizer, rows, settings["max_seq_length"])
+  size, order = settings["batch_size"], {"shuffle": True}
+  if "group_by_length" in request["variant"]:
+    order = {"sampler": LengthGroupedSampler(
+        size, lengths=[len(example["input_ids"]) for example in examples])}
+  return torch.utils.data.DataLoader(
+      examples, batch_size=size, drop_last=True, **order,
+      collate_fn=transformers.DataCollatorWithPadding(tokenizer))
+
+
+def make_step(request, rows):
+  transformers.set_seed(request["seed"])
+  model, settings = make_model(request), request["settings"]
+  optimizer, schedule = make_optimizer(model, settings)
+  loader = make_loader(request, rows)
+  batches = itertools.chain.from_iterable(
+      loader for _ in itertools.count())
+  forward = model
+  if "compile" in request["variant"]:
+    forward = torch.compile(model)
+
+  def step():
+    with torch.autocast(
+        "cpu", torch.bfloat16, enabled=request["precision"] == "bfloat16"):
+      loss = forward(**next(batches)).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(
+        model.parameters(), settings["clip_norm"])
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
+    return loss.detach()
+
+  return step, sum(p.numel() for p in model.parameters())
+
+
+if __name__ == "__main__":
+  step_timing.main(
+      make_step, version=f"Transformers {transformers.__version__}, "
+                         f"PyTorch {torch.__version__}")
