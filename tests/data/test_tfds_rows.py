@@ -88,6 +88,41 @@ def test_features_are_columns_and_classes_have_their_names(prepared):
   assert read_tfds(pairs, "test", ["score"], data_dir=folder) is None
 
 
+def test_rows_without_a_class_are_left_out_and_bytes_are_checked(
+    tmp_path, caplog):
+  import tensorflow_datasets as tfds
+
+  class TinyLabels(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+      return tfds.core.DatasetInfo(
+          builder=self, disable_shuffling=True,
+          features=tfds.features.FeaturesDict({
+            "text": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["b", "a"])}))
+
+    def _split_generators(self, dl_manager):
+      return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+      yield from enumerate([
+        {"text": "x", "label": -1}, {"text": "y", "label": 0},
+        {"text": b"z\xff", "label": 1}])
+
+  caplog.set_level("INFO")
+  read = lambda columns, **options: read_tfds(
+      TinyLabels.name, "train", columns, data_dir=str(tmp_path), **options)
+  rows = read(["label"])
+  assert rows["label"] == ["b", "a"] and rows["where"] == [
+    f"tfds:tiny_labels/1.0.0:train:{i}" for i in (1, 2)]
+  assert "1 of 3 rows of tiny_labels, train, have no class (-1)" in caplog.text
+  assert read(["label"], by_number=True)["label"] == ["0", "1"]
+  assert read(["text"], on_bad_utf8="replace")["text"] == ["x", "y", "z\ufffd"]
+  with pytest.raises(InputError, match="train:2: the feature 'text' is not UT"):
+    read(["text"])
+
+
 def test_a_task_reads_a_dataset(prepared):
   pairs, squad, folder = prepared
   config = FinetuningConfig(
