@@ -39,6 +39,7 @@ from bert_tf.model_source import CONFIG_FILE
 from bert_tf.model_source import ModelSource
 from bert_tf.model_source import VOCAB_FILE
 from bert_tf.model_source import existing
+from bert_tf.model_source import newest_version
 from bert_tf.model_source import reading
 from bert_tf.modeling import BertEncoder
 from bert_tf.modeling import BertModel
@@ -129,14 +130,13 @@ def open_source(path: str) -> ModelSource:
   for name, open_form in _FORMS:
     if files.exists(os.path.join(path, name)):
       return open_form(path)
-  versions = [
-    int(name) for name in files.list_directory(path) if name.isdecimal()]
+  newest = newest_version(path)
   require(
-      bool(versions),
+      newest is not None,
       f"{path}: holds no model. Expected {CHECKPOINT_PREFIX}.index (a model "
       "directory), config.json with model.safetensors or tf_model.h5 (Hugging "
       f"Face), {KERAS_FILE} or saved_model.pb (an export).")
-  return open_source(os.path.join(path, str(max(versions))))
+  return open_source(newest)
 
 
 def names_there(

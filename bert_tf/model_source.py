@@ -65,6 +65,14 @@ def existing(path: str) -> str | None:
   return path if files.exists(path) else None
 
 
+def newest_version(directory: str) -> str | None:
+  """The folder of the highest number in it, as of exports, or None."""
+  versions = [
+    int(name) for name in files.list_directory(directory)
+    if name.isdecimal()]
+  return os.path.join(directory, str(max(versions))) if versions else None
+
+
 def require_weights(path: str) -> None:
   """Raises `InputError` if the file is git-lfs's pointer to the weights."""
   with files.open_file(path, "rb") as file:

@@ -38,10 +38,10 @@ def _csv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list]]:
                      ) from None
 
 
-def _read_objects(path: str, lines: Iterable[str], columns: Sequence[str]):
+def _object_rows(
+    path: str, lines: Iterable[str], columns: Sequence[str]
+) -> Iterator[tuple[str, list]]:
   """Of JSON Lines: numbers as they are written, lists as lists."""
-  rows = {column: [] for column in columns}
-  rows["where"] = []
   for number, line in enumerate(lines, 1):
     if not line.strip():
       continue
@@ -57,9 +57,7 @@ def _read_objects(path: str, lines: Iterable[str], columns: Sequence[str]):
           isinstance(row.get(column), (str, list)),
           f"{where}: the field {column!r} must be a text, a number or a list; "
           f"received {row.get(column)!r}. There are {', '.join(row)}.")
-      rows[column].append(row[column])
-    rows["where"].append(where)
-  return rows
+    yield where, [row[column] for column in columns]
 
 
 def read_columns(
@@ -86,13 +84,38 @@ def read_columns(
       than the first, or there are no rows.
   """
   lines = read_lines(path, on_bad_utf8=on_bad_utf8)
-  if path.endswith(".jsonl"):
-    rows = _read_objects(path, lines, columns)
-  else:
-    read_rows = _csv_rows if path.endswith(".csv") else _tsv_rows
-    rows = _read_cells(path, read_rows(path, lines), columns)
+  suffix = next(filter(path.endswith, SUFFIXES), ".tsv")
+  columns = list(dict.fromkeys(columns))
+  rows = {**{column: [] for column in columns}, "where": []}
+  for where, values in iterate_rows(path, lines, columns, suffix=suffix):
+    rows["where"].append(where)
+    for column, value in zip(columns, values, strict=True):
+      rows[column].append(value)
   require(bool(rows["where"]), f"{path}: holds no rows.")
   return rows
+
+
+def iterate_rows(
+    path: str, lines: Iterable[str], columns: Sequence[str], *, suffix: str
+) -> Iterator[tuple[str, list]]:
+  """The rows of a table one by one, as `read_columns` has them.
+
+  Args:
+    path: names the file in errors.
+    lines: of the file.
+    columns: as for `read_columns`.
+    suffix: its form, one of `SUFFIXES`.
+
+  Yields:
+    File and line of a row, and its values in the order of the columns.
+
+  Raises:
+    InputError: as `read_columns`, but for no rows at all.
+  """
+  if suffix == ".jsonl":
+    return _object_rows(path, lines, columns)
+  cells = (_csv_rows if suffix == ".csv" else _tsv_rows)(path, lines)
+  return _cell_rows(path, cells, columns)
 
 
 def renamed(
@@ -103,10 +126,9 @@ def renamed(
           "where": rows["where"]}
 
 
-def _read_cells(path, numbered_cells, columns):
+def _cell_rows(path, numbered_cells, columns):
   by_number = all(column.isdigit() for column in columns)
-  places, width, rows = {}, None, {column: [] for column in columns}
-  rows["where"] = []
+  places, width = [], None
   for number, cells in numbered_cells:
     if width is None:
       width = len(cells)
@@ -117,10 +139,7 @@ def _read_cells(path, numbered_cells, columns):
       raise InputError(
           f"{path}:{number}: has {len(cells)} columns, the first row has "
           f"{width}; a text must not hold tabs or line breaks.")
-    for column, place in places.items():
-      rows[column].append(cells[place])
-    rows["where"].append(f"{path}:{number}")
-  return rows
+    yield f"{path}:{number}", [cells[place] for place in places]
 
 
 def _find_columns(path, columns, first_row, *, by_number):
@@ -131,4 +150,4 @@ def _find_columns(path, columns, first_row, *, by_number):
       f"{path}:1: no column {', '.join(missing)}; there are "
       f"{', '.join(names)}. Name others, or give their numbers from 0 for a "
       "file without a header.")
-  return {column: names.index(column) for column in columns}
+  return [names.index(column) for column in columns]
