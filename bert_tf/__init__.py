@@ -15,6 +15,7 @@ _HOMES = {
   "BertMultipleChoice": "heads",
   "BertSpanLabeler": "heads",
   "BertTokenClassifier": "heads",
+  "Predictor": "predictor",
   "load_encoder": "checkpoints",
   "load_pretraining_model": "checkpoints",
   "load_tokenizer": "checkpoints",

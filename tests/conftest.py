@@ -22,6 +22,21 @@ def shared():
   return SHARED
 
 
+@pytest.fixture(scope="session")
+def tiny_export(tmp_path_factory):
+  """kind -> the folder of its export, made when it is first asked for."""
+  import tiny_exports  # Here, since it imports TensorFlow.
+  made = {}
+
+  def export_of(kind):
+    if kind not in made:
+      made[kind] = tiny_exports.make_export(
+          tmp_path_factory.mktemp(kind), kind)
+    return made[kind]
+
+  return export_of
+
+
 @pytest.fixture(autouse=True)
 def _messages_are_heard():
   """Parsed flags leave absl's level behind; a test's caplog needs INFO."""

@@ -68,7 +68,8 @@ def test_obsolete_flags_parse_and_warn(tmp_path):
   "run_pretraining.py", "run_finetuning.py", "tools/learn_vocabulary.py",
   "tools/create_pretraining_data.py", "tools/export_saved_model.py",
   "tools/inspect_checkpoint.py", "tools/convert_checkpoint.py",
-  "tools/adapt_checkpoint.py", "tools/extract_features.py"])
+  "tools/adapt_checkpoint.py", "tools/extract_features.py",
+  "tools/predict.py"])
 def test_help_says_what_a_program_does(script):
   result = subprocess.run(
       [sys.executable, str(REPOSITORY / script), "--help"],
