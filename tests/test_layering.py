@@ -31,7 +31,7 @@ FLOORS = (
   ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "features", "predictor",
-   "pretraining", "finetuning", "export", "tasks.classification", "tasks.glue",
+   "pretraining", "finetuning", "serving_files", "export", "tasks.classification", "tasks.glue",
    "tasks.multiple_choice", "tasks.tagging_signature", "tasks.tagging",
    "tasks.spans", "tasks", "search"),
   ("command_line",),
