@@ -69,7 +69,7 @@ def test_obsolete_flags_parse_and_warn(tmp_path):
   "tools/create_pretraining_data.py", "tools/export_saved_model.py",
   "tools/inspect_checkpoint.py", "tools/convert_checkpoint.py",
   "tools/adapt_checkpoint.py", "tools/extract_features.py",
-  "tools/predict.py"])
+  "tools/predict.py", "tools/query_server.py"])
 def test_help_says_what_a_program_does(script):
   result = subprocess.run(
       [sys.executable, str(REPOSITORY / script), "--help"],
