@@ -49,11 +49,26 @@ class Predictor(Answerer):
   """Loads an export once and answers as often as it is asked.
 
   Any signature will do: columns in, a dict for each row out, in the order of
-  the rows. Texts of about the same length are computed together.
+  the rows. Texts of about the same length are computed together. Of an
+  export of the README's spam model, which learnt from 700 messages:
 
-    >>> import bert_tf                                     # doctest: +SKIP
-    >>> predictor = bert_tf.Predictor("export/spam")       # doctest: +SKIP
-    >>> predictor(["You have won a prize! Call now."])     # doctest: +SKIP
+    predictor = bert_tf.Predictor("export/spam")
+    predictor(["WINNER! You have won a £1000 prize. Call 09061701461 now to "
+               "claim.", "See you at six."])
+      [{'label': 'spam', 'logits': [-1.1677022, 1.119987],
+        'probabilities': [0.09214768, 0.9078523]},
+       {'label': 'ham', 'logits': [1.561057, -1.5218513],
+        'probabilities': [0.9561821, 0.043817807]}]
+
+  With several inputs, by order or by name, and with another signature:
+
+    bert_tf.Predictor("export/mrpc")(["He was born in Rome."],
+                                     ["Rome is where he was born."])
+      [{'label': '1', 'logits': [-0.26145384, 0.25660545],
+        'probabilities': [0.37330612, 0.62669384]}]
+    bert_tf.Predictor("export/squad")(question=["Who?"], context=["He."])
+    bert_tf.Predictor("export/bert")(["The [MASK] is open."],
+                                     signature="fill_mask")
 
   Attributes:
     path: the folder of the version.

@@ -178,6 +178,14 @@ def _plain(values: np.ndarray, *, is_padded: bool) -> list[Any]:
 class Answerer:
   """Answers rows by a function over columns.
 
+  >>> signature = make_signature(
+  ...     {"text": Spec("string", (None,))}, {"size": Spec("int64", (None,))})
+  >>> lengths = Answerer(
+  ...     "lengths", {"serving_default": signature}, lambda _, columns: {
+  ...         "size": np.array([len(text) for text in columns["text"]])})
+  >>> lengths(["a text", "two"])
+  [{'size': 6}, {'size': 3}]
+
   Attributes:
     signatures: {name: `Signature`}.
   """
