@@ -16,8 +16,10 @@ pieces.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import os
 import shutil
 from typing import Any
@@ -27,11 +29,14 @@ import keras
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf import saved_model_check
 from bert_tf import serving
 from bert_tf import serving_files
 from bert_tf.arguments import ExportConfig
 from bert_tf.config import BertConfig
+from bert_tf.config import InputError
 from bert_tf.config import require
+from bert_tf.errors import one_line
 from bert_tf.features import POOLINGS
 from bert_tf.features import check_pooling
 from bert_tf.finetuning import Task
@@ -226,6 +231,35 @@ def _next_version(export_dir: str) -> int:
   return max(versions, default=0) + 1
 
 
+@contextlib.contextmanager
+def _new_version(export_dir: str) -> Iterator[str]:
+  """Yields a temporary folder, to become the next version of an export.
+
+  Raises:
+    InputError: it cannot be written: a full disk, no permission. As after any
+      other error nothing of it is left.
+  """
+  was_there = os.path.isdir(export_dir)
+  # A server passes over a name that is not a number.
+  temporary = os.path.join(export_dir, f"incomplete-{os.getpid()}")
+  try:
+    os.makedirs(export_dir, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    yield temporary
+  except (OSError, tf.errors.OpError) as error:
+    # TensorFlow's own: "the file; the reason [Op:SaveV2]".
+    reason = str(error).rpartition("; ")[2].partition(" [Op:")[0]
+    raise InputError(
+        f"{export_dir}: cannot be written: {one_line(reason)}. Nothing is left "
+        "there of this export; make room or name another --export_dir."
+    ) from error
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+    if not was_there:
+      with contextlib.suppress(OSError):
+        os.rmdir(export_dir)  # If it is empty.
+
+
 def save(
     servable: Servable, signatures: Mapping[str, Callable], export_dir: str,
     *, files: Callable[[str], None]
@@ -237,26 +271,25 @@ def save(
     signatures: {name: tf.function with an input signature}.
     export_dir: the folder of all versions.
     files: writes what travels along into a folder: the assets.
+
+  Raises:
+    InputError: it cannot be written, or a server would not run it.
   """
-  os.makedirs(export_dir, exist_ok=True)
-  # A server passes over a name that is not a number.
-  temporary = os.path.join(export_dir, f"incomplete-{os.getpid()}")
-  shutil.rmtree(temporary, ignore_errors=True)
-  try:
-    for name, function in signatures.items():
-      setattr(servable, f"signature_{name}", function)
+  for name, function in signatures.items():
+    setattr(servable, f"signature_{name}", function)
+  concrete = {
+    name: function.get_concrete_function()
+    for name, function in signatures.items()}
+  with _new_version(export_dir) as temporary:
     tf.saved_model.save(
-        servable, temporary,
-        signatures={name: function.get_concrete_function()
-                    for name, function in signatures.items()},
+        servable, temporary, signatures=concrete,
         options=tf.saved_model.SaveOptions(
             experimental_custom_gradients=False))
     serving.set_method_names(temporary, signatures)
     files(os.path.join(temporary, "assets"))
+    saved_model_check.check(temporary)
     path = os.path.join(export_dir, str(_next_version(export_dir)))
     os.rename(temporary, path)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
   logging.info(
       "Exported %s with the signatures %s.", path, ", ".join(signatures))
   return path

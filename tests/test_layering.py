@@ -32,9 +32,10 @@ FLOORS = (
   ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "features", "predictor",
-   "pretraining", "finetuning", "serving_files", "export", "tasks.classification", "tasks.glue",
-   "tasks.multiple_choice", "tasks.tagging_signature", "tasks.tagging",
-   "tasks.spans", "tasks", "search"),
+   "pretraining", "finetuning", "serving_files", "saved_model_check",
+   "export", "tasks.classification", "tasks.glue", "tasks.multiple_choice",
+   "tasks.tagging_signature", "tasks.tagging", "tasks.spans", "tasks",
+   "search"),
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]

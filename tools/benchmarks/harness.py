@@ -80,13 +80,17 @@ def read_packages(path: str) -> list[list[str]]:
   return [line for line in lines if line]
 
 
-def peer_python(cache_dir: str, name: str, packages: list[list[str]]) -> str:
+def peer_python(
+    cache_dir: str, name: str, packages: list[list[str]], *,
+    made_with: str = sys.executable
+) -> str:
   """The Python of an environment that holds `packages`, made if need be.
 
   Args:
     cache_dir: where environments are kept.
     name: of this one.
     packages: the arguments of each `pip install`, one after the other.
+    made_with: the Python that makes it.
   """
   environment = os.path.join(cache_dir, name)
   python = os.path.join(environment, "bin", "python")
@@ -96,7 +100,7 @@ def peer_python(cache_dir: str, name: str, packages: list[list[str]]) -> str:
       return python
   print(f"Installing {name} into {environment}, once.", file=sys.stderr)
   subprocess.run(
-      [sys.executable, "-m", "venv", "--clear", environment], check=True)
+      [made_with, "-m", "venv", "--clear", environment], check=True)
   for arguments in packages:
     subprocess.run(
         [python, "-m", "pip", "--disable-pip-version-check", "--quiet",
@@ -104,6 +108,27 @@ def peer_python(cache_dir: str, name: str, packages: list[list[str]]) -> str:
   with open(done, "w", encoding="utf-8") as file:
     json.dump(packages, file)
   return python
+
+
+def older_tensorflow(cache_dir: str, version: str, python: str) -> str:
+  """The site-packages of an environment with an older TensorFlow.
+
+  Its C++ libraries are what is wanted; nothing imports its Python modules.
+
+  Args:
+    cache_dir: where environments are kept.
+    version: of TensorFlow, and of its Text.
+    python: one that this version was made for.
+  """
+  packages = [
+    [f"tensorflow-cpu=={version}"],
+    # It asks for the package `tensorflow`, which is the same with GPU code.
+    ["--no-deps", f"tensorflow-text=={version}"]]
+  made = peer_python(
+      cache_dir, f"tensorflow-{version}", packages, made_with=python)
+  [found] = glob.glob(os.path.join(
+      os.path.dirname(made), os.pardir, "lib", "python*", "site-packages"))
+  return os.path.normpath(found)
 
 
 class Peer:
