@@ -54,23 +54,24 @@ def in_blocks(infer: Callable, inputs: Mapping[str, tf.Tensor]) -> Outputs:
   """
   specs = infer.get_concrete_function().structured_outputs
   number = tf.shape(inputs["input_ids"])[0]
+  # Once at least, for the shape of what is then empty. The arrays have their
+  # size from the start: TensorFlow 2.12 does not let them grow.
+  blocks = tf.maximum((number + _WINDOWS - 1) // _WINDOWS, 1)
 
-  def compute_block(first, *parts):
+  def compute_block(index, *parts):
+    first = index * _WINDOWS
     outputs = infer({
       name: x[first:first + _WINDOWS] for name, x in inputs.items()})
-    return first + _WINDOWS, *(
-        part.write(first // _WINDOWS, outputs[name])
-        for part, name in zip(parts, specs))
+    return index + 1, *(
+        part.write(index, outputs[name]) for part, name in zip(parts, specs))
 
   parts = [
     tf.TensorArray(
-        spec.dtype, 0, dynamic_size=True, infer_shape=False,
-        element_shape=spec.shape)
+        spec.dtype, blocks, infer_shape=False, element_shape=spec.shape)
     for spec in specs.values()]
-  # Once at least, for the shape of what is then empty.
   _, *parts = tf.while_loop(
-      lambda first, *_: (first < number) | tf.equal(first, 0), compute_block,
-      [0, *parts], parallel_iterations=1)
+      lambda index, *_: index < blocks, compute_block, [0, *parts],
+      parallel_iterations=1)
   return {name: part.concat() for name, part in zip(specs, parts)}
 
 

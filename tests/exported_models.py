@@ -55,7 +55,7 @@ KINDS = {
 TEXTS = [
   "The cat sat on a mat.", "", "un unable, dogging dogs!",
   "Caf\u00e9 \U0001f600 \u7684", "dogs \udcff\udcfe cat \udce4",
-  "the [MASK] sat on a [MASK].", "dogs cats, a mat. " * 20,
+  "the [MASK] sat on a [MASK].", "dogs cats, a mat. " * 60,
   "  the\tcat \u00a0 \u0130\u03a3 " + "x" * 300,
 ]
 OTHERS = [
