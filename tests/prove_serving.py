@@ -8,7 +8,7 @@ TensorFlow and TensorFlow Text 2.12.1, which TensorFlow Serving 2.12 links (its
 versions to 2.19 have that Text), in a process without Python's `tensorflow`
 and with XLA off; runs every signature there and compares with what Python
 gives here. pip installs 2.12.1 into an environment of its own under
---cache_dir (700 MB, once). Also holds bert_tf/serving_ops.txt against it.
+--cache_dir (0.9 GB, once). Also holds bert_tf/serving_ops.txt against it.
 """
 
 import argparse
@@ -26,6 +26,8 @@ import exported_models as models
 from saved_model_loader import Loader
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "tools"))
+from benchmarks import harness
+import list_serving_ops
 
 BOUND = 1e-5
 
@@ -80,7 +82,6 @@ def compare(kind: str, path: str, loader: Loader) -> bool:
 
 def lists_agree(packages: str) -> bool:
   """Whether the list of ops is the one that the libraries give."""
-  import list_serving_ops
   from bert_tf import saved_model_check
   lines = "\n".join(list_serving_ops.lines(packages)) + "\n"
   written = pathlib.Path(saved_model_check.OPS_FILE).read_text(encoding="utf-8")
@@ -91,8 +92,6 @@ def lists_agree(packages: str) -> bool:
 
 
 def main() -> None:
-  from benchmarks import harness
-  import list_serving_ops
   parser = argparse.ArgumentParser(
       description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -4,7 +4,7 @@
 
 Saves a tokenizer of single characters as a SavedModel, runs it in the C++
 libraries of this TensorFlow and of another, which pip installs into an
-environment of its own under --cache_dir (700 MB, once), and compares the
+environment of its own under --cache_dir (0.9 GB, once), and compares the
 answers for all of Unicode: between letters, alone, and beside a capital sigma.
 TensorFlow 2.12 is what TensorFlow Serving 2.12 to 2.19 has of TensorFlow Text.
 Lists the code points whose answers differ, and exits with 1 if there are any
@@ -14,9 +14,8 @@ are [UNK] in TensorFlow 2.12 under any vocabulary.
 
 import argparse
 from collections.abc import Callable, Iterator
-import glob
 import os
-import subprocess
+import pathlib
 import sys
 import tempfile
 
@@ -28,25 +27,11 @@ import difficult_text
 import reference_tokenizer as reference
 from saved_model_loader import Loader
 
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "tools"))
+from benchmarks import harness
+
 FORMS = ("a{}b", "{}", "aΣ{}b", "a{}Σ", "aΣ{}")
 BATCH = 65536
-
-
-def install(version: str, python: str, cache_dir: str) -> str:
-  """The site-packages of an environment with that TensorFlow."""
-  environment = os.path.join(cache_dir, f"tensorflow-{version}")
-  done = os.path.join(environment, "installed")
-  if not os.path.exists(done):
-    print(f"Installing TensorFlow {version} into {environment}.", flush=True)
-    subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
-    subprocess.run([
-      os.path.join(environment, "bin", "python"), "-m", "pip", "install",
-      "--quiet", "--disable-pip-version-check", f"tensorflow=={version}",
-      f"tensorflow-text=={version}"], check=True)
-    open(done, "w", encoding="utf-8").close()
-  [packages] = glob.glob(
-      os.path.join(environment, "lib", "python*", "site-packages"))
-  return packages
 
 
 def save_tokenizer(path: str, *, do_lower_case: bool) -> None:
@@ -132,12 +117,10 @@ def main() -> None:
   parser.add_argument(
       "--python", default="python3.11",
       help="A Python that this version was made for.")
-  parser.add_argument(
-      "--cache_dir", default=os.path.expanduser("~/.cache/bert_tf"),
-      help="Where its environment is made, and found the next time.")
+  harness.add_cache_dir(parser)
   arguments = parser.parse_args()
-  packages = install(
-      arguments.version, arguments.python, arguments.cache_dir)
+  packages = harness.older_tensorflow(
+      arguments.cache_dir, arguments.version, arguments.python)
   count = compare(packages)
   print(f"{count} texts differ.")
   sys.exit(1 if count else 0)

@@ -4,10 +4,12 @@ All exports here are moved to another folder before anything reads them.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -524,22 +526,6 @@ def graph_of(exported):
 
 
 @pytest.mark.parametrize("which", ["pretrained", "classifier"])
-def test_the_graph_holds_nothing_that_a_server_lacks(which, request):
-  nodes, functions = graph_of(request.getfixturevalue(which))
-  ops = {node.op for node in nodes}
-  # One op of TensorFlow Text, and that one is old.
-  assert {op for op in ops if not hasattr(tf.raw_ops, op)} == {
-    "FastWordpieceTokenizeWithOffsets"}
-  assert not ops & {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-  for item in (*nodes, *functions):
-    assert not item.attr["_XlaMustCompile"].b
-  for node in nodes:
-    for name, value in node.attr.items():
-      types = {value.type, *value.list.type, value.tensor.dtype}
-      assert tf.float64.as_datatype_enum not in types, (node.op, name)
-
-
-@pytest.mark.parametrize("which", ["pretrained", "classifier"])
 def test_the_graph_holds_large_constants_once(which, request):
   nodes, _ = graph_of(request.getfixturevalue(which))
   tensors = [node.attr["value"].tensor for node in nodes if node.op == "Const"]
@@ -599,7 +585,7 @@ def test_a_version_that_another_process_wrote_is_not_overwritten(
   (tmp_path / "1").mkdir()
   (tmp_path / "1" / "mine").write_text("kept")
   monkeypatch.setattr(export, "_next_version", lambda _: 1)
-  with pytest.raises(OSError):
+  with pytest.raises(InputError, match="cannot be written: .*not empty"):
     save(tmp_path)
   assert os.listdir(tmp_path) == ["1"]
   assert os.listdir(tmp_path / "1") == ["mine"]
@@ -608,17 +594,25 @@ def test_a_version_that_another_process_wrote_is_not_overwritten(
 def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
 
   def fail(*_, **__):
-    raise OSError("No space left on device")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  with pytest.raises(OSError, match="No space"):
+  message = "cannot be written: .*No space left on device. Nothing is left"
+  with pytest.raises(InputError, match=message):
     save(tmp_path, files=fail)
   assert os.listdir(tmp_path) == []
   with monkeypatch.context() as patch:
     patch.setattr(os, "rename", fail)
-    with pytest.raises(OSError, match="No space"):
-      save(tmp_path)
+    with pytest.raises(InputError, match=message):
+      save(tmp_path / "new")
   assert os.listdir(tmp_path) == []
   assert save(tmp_path) == str(tmp_path / "1")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+  (tmp_path / "file").write_text("kept")
+  with pytest.raises(InputError, match="cannot be written: .*Not a directory"):
+    save(tmp_path / "file" / "export")
+  assert (tmp_path / "file").read_text() == "kept"
 
 
 # Bad input.
@@ -651,6 +645,14 @@ def test_an_embedding_that_would_say_nothing_is_refused(classifier, tmp_path):
   config = model_dir_without_export(tmp_path, causal=True)
   with pytest.raises(InputError, match="--pooling: received cls"):
     export.run(dataclasses.replace(config, pooling="cls"), TASKS)
+  assert not os.path.exists(config.export_dir)
+
+
+def test_a_task_without_its_head_is_refused(tmp_path):
+  config = model_dir_without_export(tmp_path, TASK)
+  with pytest.raises(
+      InputError, match="does not fit the model: output_weights: missing"):
+    export.run(config, TASKS)
   assert not os.path.exists(config.export_dir)
 
 
@@ -794,3 +796,25 @@ def test_the_program_exports(loader, classifier, tmp_path):
   assert_equal_outputs(
       loader.ask(saved_model=str(tmp_path / "1"), **request),
       loader.ask(saved_model=classifier.path, **request))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [20_000, 150_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    classifier, tmp_path, room):
+  """The variables do not fit, or the graph."""
+  export_dir = tmp_path / "export"
+  program = pathlib.Path(__file__).parent.parent / "tools"
+  result = subprocess.run(
+      [sys.executable, str(program / "export_saved_model.py"),
+       f"--model_dir={classifier.model_dir}", f"--export_dir={export_dir}"],
+      capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(
+          resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY)))
+  assert result.returncode == 1
+  [line] = [x for x in result.stderr.splitlines() if x.startswith("export_")]
+  assert line == (
+    f"export_saved_model.py: error: {export_dir}: cannot be written: File too "
+    "large. Nothing is left there of this export; make room or name another "
+    "--export_dir.")
+  assert "Traceback" not in result.stderr
+  assert not export_dir.exists()

@@ -6,7 +6,7 @@ TensorFlow Serving 2.12 is the oldest that an export is for, and 2.12 to 2.19
 all link TensorFlow Text 2.12.1. So the list holds the ops of TensorFlow and of
 its Text 2.12.1 that have a kernel for CPUs in their C++ libraries, a line
 each with the names of their attributes. pip installs the two into an
-environment of its own under --cache_dir (700 MB, once).
+environment of its own under --cache_dir (0.9 GB, once).
 """
 
 import argparse

@@ -120,10 +120,8 @@ def older_tensorflow(cache_dir: str, version: str, python: str) -> str:
     version: of TensorFlow, and of its Text.
     python: one that this version was made for.
   """
-  packages = [
-    [f"tensorflow-cpu=={version}"],
-    # It asks for the package `tensorflow`, which is the same with GPU code.
-    ["--no-deps", f"tensorflow-text=={version}"]]
+  packages = [["--no-deps", f"tensorflow-cpu=={version}",
+               f"tensorflow-text=={version}"]]
   made = peer_python(
       cache_dir, f"tensorflow-{version}", packages, made_with=python)
   [found] = glob.glob(os.path.join(
