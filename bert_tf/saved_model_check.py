@@ -5,12 +5,17 @@ must be compiled, variables that the C++ loader does not find, files that are
 on this machine alone. `check` reads what lies on the disk and refuses it.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import functools
 import os
+import re
 import sys
 import tempfile
+from typing import Any
 
+from google.protobuf import message
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.core.framework import graph_pb2
@@ -130,14 +135,33 @@ def _problems_of_variables(
       "Keras models nor layers")
 
 
-def _folders_of_this_machine() -> list[str]:
-  """Those below which whatever must not be named lies."""
+def _texts(value: Any) -> Iterator[bytes]:
+  """All strings in a message, or in the value of one of its fields."""
+  if isinstance(value, str):
+    yield value.encode()
+  elif isinstance(value, bytes):
+    yield value
+  elif isinstance(value, message.Message):
+    for _, part in value.ListFields():
+      yield from _texts(part)
+  elif isinstance(value, Mapping):
+    for part in (*value.keys(), *value.values()):
+      yield from _texts(part)
+  elif isinstance(value, Iterable):
+    for part in value:
+      yield from _texts(part)
+
+
+def _path_of_this_machine() -> re.Pattern[bytes]:
+  """Finds a path below one of the folders where files may come from."""
   folders = {
     os.getcwd(), sys.prefix, sys.base_prefix, tempfile.gettempdir(),
     os.path.expanduser("~"), os.path.dirname(tf.__file__),
     os.path.dirname(__file__)}
-  # Every path is below the root: that says nothing.
-  return sorted(f"{folder}/" for folder in folders if len(folder) > 1)
+  folders.discard("/")  # Everything is below it: that says nothing.
+  either = "|".join(re.escape(folder) for folder in sorted(folders))
+  # Not within a path: the scope "a/tmp/" of a node is no folder.
+  return re.compile(rf"(?<![\w./-])(?:{either})/[\w./-]*".encode())
 
 
 def _problems_of_paths(
@@ -151,24 +175,22 @@ def _problems_of_paths(
       yield (
         f"asset {asset.filename!r}: is not in assets/; let a "
         "tf.saved_model.Asset of the module name the file")
-  folders = _folders_of_this_machine()
-  starts = tuple(folder.encode() for folder in folders)
+  pattern = _path_of_this_machine()
   for where, node in _nodes(meta_graph.graph_def):
     if "value" not in node.attr:
       continue
     # A label may look like a path; a file that is here is no chance.
     for text in node.attr["value"].tensor.string_val:
-      if text.startswith(starts) and os.path.exists(text):
+      if pattern.match(text) and os.path.exists(text):
         yield (
           f"{where}: names the file {text.decode(errors='replace')!r} of this "
           "machine; let the module hold a tf.saved_model.Asset, or its content")
     node.attr["value"].ClearField("tensor")
-  content = meta_graph.SerializeToString()
-  for folder in folders:
-    if folder.encode() in content:
+  for text in _texts(meta_graph):
+    for found in pattern.findall(text):
       yield (
-        f"the graph names the folder {folder!r} of this machine; save without "
-        "debug information")
+        f"the graph names {found.decode(errors='replace')!r}, a path of this "
+        "machine; save without debug information")
 
 
 def _problems(directory: str) -> Iterator[str]:

@@ -128,7 +128,7 @@ def absolute_asset(meta_graph):
    "'bert/pooler/dense/bias', which the C\\+\\+ loader does not restore"),
   (written_twice, "variable 'bert/pooler/dense/bias': is written 2 times"),
   (file_of_this_machine, "names the file '/.*_check.py' of this machine"),
-  (folder_of_this_machine, "the graph names the folder '.*/' of this machine"),
+  (folder_of_this_machine, "the graph names '/.*/x', a path of this machine"),
   (absent_asset, "asset 'words.txt': is not in assets/"),
   (absolute_asset, "asset '/.*': is not in assets/"),
 ])
@@ -146,12 +146,14 @@ def test_a_broken_export_is_refused_by_name(
   assert "\n" not in str(raised.value)
 
 
-def test_a_label_may_look_like_a_path(exported, tmp_path):
+def test_a_label_and_a_scope_may_look_like_paths(exported, tmp_path):
   other = tmp_path / "other"
   shutil.copytree(exported, other)
   path = other / "saved_model.pb"
   saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-  constant(saved_model.meta_graphs[0], f"{os.getcwd()}/is/no/file")
+  [meta_graph] = saved_model.meta_graphs
+  constant(meta_graph, f"{os.getcwd()}/is/no/file")
+  inner_node(meta_graph, "Softmax").name = f"of{os.getcwd()}/scope"
   path.write_bytes(saved_model.SerializeToString())
   saved_model_check.check(str(other))
 
