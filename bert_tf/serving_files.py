@@ -77,7 +77,9 @@ def _examples(text_inputs: list[str], rows: int, text: str):
 
 
 def _warmup_log(
-    name: str, definition: Any, text_inputs: list[str], *, rows: int, text: str):
+    name: str, definition: Any, text_inputs: list[str], *, rows: int,
+    text: str
+):
   """A PredictionLog for a signature: Classify, Regress or Predict."""
   from tensorflow_serving.apis import prediction_log_pb2
   log = prediction_log_pb2.PredictionLog()

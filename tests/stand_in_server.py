@@ -231,7 +231,9 @@ class _Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 class StandIn:
   """The server, for as long as a `with` lasts; `rest` and `grpc` are ports."""
 
-  def __init__(self, path: str, *, model_name: str, rest: int = 0, grpc: int = 0):
+  def __init__(
+      self, path: str, *, model_name: str, rest: int = 0, grpc: int = 0
+  ):
     model = Model(path, model_name)
     self._rest = http.server.ThreadingHTTPServer(
         ("localhost", rest), _make_handler(model))
