@@ -1,5 +1,6 @@
 """What lies beside an exported model: warm-up requests, labels, the card."""
 
+import collections
 import datetime
 import json
 import os
@@ -31,6 +32,23 @@ def warmup_of(version):
           for record in tf.data.TFRecordDataset(path).as_numpy_iterator()]
 
 
+def request_of(log):
+  """(signature, kind, inputs as the loader takes them) of a PredictionLog."""
+  kind = log.WhichOneof("log_type")
+  request = getattr(log, kind).request
+  if kind == "predict_log":
+    inputs = {key: tf.make_ndarray(value)
+              for key, value in request.inputs.items()}
+  else:
+    inputs = {"inputs": np.array([
+      example.SerializeToString()
+      for example in request.input.example_list.examples], object)}
+  return request.model_spec.signature_name, kind, {
+    key: (np.vectorize(lambda x: x.decode("utf-8", "surrogateescape"))(value)
+          if value.dtype == object else value).tolist()
+    for key, value in inputs.items()}
+
+
 @pytest.fixture(scope="module")
 def loader():
   with Loader() as process:
@@ -41,24 +59,17 @@ def loader():
 def test_warm_up_requests_run_in_cpp(loader, tiny_export, kind):
   version = os.path.join(tiny_export(kind), "1")
   logs = warmup_of(version)
-  signatures = loader.ask(saved_model=version)
-  requests = [log.predict_log.request for log in logs
-              if log.WhichOneof("log_type") == "predict_log"]
-  assert 0 < len(logs) <= 1000
-  assert sorted(
-      getattr(log, log.WhichOneof("log_type")).request.model_spec.signature_name
-      for log in logs) == sorted([*signatures] * 2)
-  for request in requests:
-    inputs = {key: tf.make_ndarray(value)
-              for key, value in request.inputs.items()}
-    [rows] = {len(value) for value in inputs.values()}
-    answer = loader.ask(
-        saved_model=version, signature=request.model_spec.signature_name,
-        inputs={
-          key: (np.vectorize(bytes.decode)(value) if value.dtype == object
-                else value).tolist() for key, value in inputs.items()})
-    assert rows in (1, 8)
-    assert all(len(value) == rows for value in answer.values())
+  kinds, sizes = collections.Counter(), []
+  for log in logs:
+    name, method, inputs = request_of(log)
+    kinds[name, method] += 1
+    answer = loader.ask(saved_model=version, signature=name, inputs=inputs)
+    [rows] = {len(value) for value in (*inputs.values(), *answer.values())}
+    sizes.append(rows)
+  assert set(sizes) == {1, 8}
+  assert kinds == {
+    (name, f"{name if name in ('classify', 'regress') else 'predict'}_log"): 2
+    for name in loader.ask(saved_model=version)}
 
 
 def signature(inputs, outputs):
@@ -128,6 +139,7 @@ def test_labels_and_the_card_say_what_the_model_is(tiny_export, tmp_path):
   card = json.loads((version / "assets" / "model_card.json").read_text())
   text = "string [None]"
   signatures = card.pop("signatures")
+  assert sorted(signatures) == ["classify", "pre_tokenized", "serving_default"]
   assert signatures["serving_default"] == {
     "inputs": {"text": text, "text_pair": text},
     "outputs": {"label": text, "logits": "float32 [None, 2]",
