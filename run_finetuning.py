@@ -21,7 +21,7 @@ from bert_tf.finetuning_arguments import FinetuningConfig
 def find_task_name(config: FinetuningConfig) -> str:
   """`--task_name`, or squad where the flags are those of run_squad.py."""
   if config.task_name is not None:
-    return config.task_name
+    return config.task_name.lower()  # The original's README has MRPC.
   given = [config.train_file or "", config.predict_file or ""]
   require(
       config.version_2_with_negative

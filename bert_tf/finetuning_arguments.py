@@ -53,6 +53,12 @@ class FinetuningConfig(TrainingConfig):
                "choices.")
   max_train_examples: int | None = option(
       None, low=1, help="Train on the first so many rows. Not given: on all.")
+  language: str = option(
+      "zh", help="XNLI's language: of the dev and test rows, and of the "
+                 "training rows unless --train_language is given.")
+  train_language: str | None = option(
+      None, help="XNLI's language of the training rows, such as en to go from "
+                 "English to --language. Not given: --language.")
   document_context: bool | None = option(
       None, help="In tagging, fill the sequence with the sentences before and "
                  "behind: those between two -DOCSTART- lines, or of the file. "

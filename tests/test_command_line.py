@@ -101,7 +101,7 @@ ORIGINAL_COMMANDS = {
     --eval_batch_size=8 --save_checkpoints_steps=1000
     --iterations_per_loop=1000 --max_eval_steps=100 --num_tpu_cores=8""",
   "run_finetuning.py": """
-    --task_name=classification --do_train=true --do_eval=true
+    --task_name=MRPC --do_train=true --do_eval=true
     --data_dir=/tmp/nowhere --vocab_file=/tmp/nowhere/vocab.txt
     --bert_config_file=/tmp/nowhere/bert_config.json
     --init_checkpoint=/tmp/nowhere/bert_model.ckpt --max_seq_length=128
