@@ -31,8 +31,8 @@ def _check_identity(
     output_dir: str, before: dict[str, Any], now: dict[str, Any]
 ) -> None:
   changed = [
-    f"{key} was {before.get(key)!r}, now {now[key]!r}"
-    for key in sorted(now) if before.get(key) != now[key]
+    f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
+    for key in sorted({*before, *now}) if before.get(key) != now.get(key)
   ]
   require(
       not changed,

@@ -384,6 +384,11 @@ def test_another_task_in_the_same_place_is_refused(data, tmp_path):
   with pytest.raises(InputError, match="max_seq_length was 8, now 9"):
     finetuning.run(
         config_for(data, tmp_path / "run", max_seq_length=9), TASK)
+  # Nor without something that it had.
+  config = config_for(data, tmp_path / "balanced", class_weights="balanced")
+  finetuning.run(config, TASK)
+  with pytest.raises(InputError, match=r"class_weights was \[.*\], now None"):
+    finetuning.run(config_for(data, tmp_path / "balanced"), TASK)
 
 
 @pytest.mark.slow
