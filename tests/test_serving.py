@@ -26,6 +26,7 @@ from test_export import LABELS
 from test_export import POSITIONS
 from test_export import encoded
 from test_export import export_model
+from test_export import graph_of
 
 THREADS = 8
 IOB = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -441,6 +442,14 @@ def test_what_does_not_fit_is_named(change, error):
   tensors |= {name: tf.constant(value) for name, value in change.items()}
   with pytest.raises(tf.errors.InvalidArgumentError, match=error):
     signature(*tensors.values())
+
+
+def test_no_array_grows(exported):
+  # TensorFlow Serving 2.12 passes over the attribute, and fails at a write.
+  nodes, _ = graph_of(exported)
+  assert not [
+    node for node in nodes if node.op == "TensorListSetItem"
+    and node.attr["resize_if_index_out_of_bounds"].b]
 
 
 @pytest.mark.parametrize("number", [0, 1, 64, 65, 130])
