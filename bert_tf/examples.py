@@ -4,8 +4,8 @@ Strings go through the tokenizer, in tf.data and by the functions that the
 exported model holds, once: what stays is 8 bytes a piece. So the length of
 each example is known, and those of about the same length can go together.
 
-Shapes: E examples, R rows (E times the choices of an example), B batch,
-S sequence length, N choices.
+Shapes: E examples, R rows (E times the choices of an example, or the windows
+of all examples), B batch, S sequence length, N choices.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +26,8 @@ MULTIPLE = 16
 POOL = 8
 # Strings that are tokenized in one call.
 _TEXTS = 2048
+# Texts that are made windows of in one call: each may be long.
+_LONG_TEXTS = 64
 # What stands in padding, where it is not 0. A label of -1 counts nowhere.
 _PADDING = {"labels": -1}
 
@@ -37,22 +39,26 @@ class Examples(NamedTuple):
   `segment_ids`, and what a task adds for each piece (`labels`, -1 = none).
   `targets`: arrays [E, ...] that the objective needs. `choices`: N, where an
   example has N rows; else 1. `notes`: what the task itself needs to read the
-  model's outputs.
+  model's outputs. `documents`: where long texts have several rows, which are
+  windows over them: the example of each row, int [R], rising from 0. Training
+  then takes each window with the targets of its text, and the outputs of a
+  text are the means of those of its windows.
   """
 
   pieces: dict[str, tf.RaggedTensor]
   targets: dict[str, np.ndarray]
   choices: int = 1
   notes: Any = None
+  documents: np.ndarray | None = None
 
   @property
   def number(self) -> int:
-    """E."""
+    """What batches are made of: E; or R, if examples have windows."""
     return int(self.pieces["input_ids"].nrows()) // self.choices
 
   @property
   def lengths(self) -> np.ndarray:
-    """Pieces of the longest row of each example, [E]."""
+    """Pieces of the longest row of each of them, [E] or [R]."""
     lengths = self.pieces["input_ids"].row_lengths().numpy()
     return lengths.reshape(-1, self.choices).max(1)
 
@@ -95,17 +101,64 @@ def tokenize(
     inputs = tokenizer.pack(*ids, max_seq_length=max_seq_length)
     return without_padding(inputs), tf.stack([x.row_lengths() for x in ids])
 
-  batches = list(
-      tf.data.Dataset.from_tensor_slices(tuple(map(tf.constant, columns)))
-      .batch(_TEXTS).map(pack, num_parallel_calls=tf.data.AUTOTUNE))
-  sizes = np.concatenate([size for _, size in batches], axis=1)  # [1 or 2, R]
+  pieces, sizes = _in_batches(pack, columns, size=_TEXTS)  # [1 or 2, R]
   log_some(sizes.sum(0) + len(sizes) + 1 > max_seq_length,
            f"sequences are longer than {max_seq_length} pieces and were cut")
   for size, name in zip(sizes, ("text", "second text")):
     log_some(size == 0, f"sequences have an empty {name}")
-  return {
-    name: tf.concat([pieces[name] for pieces, _ in batches], axis=0)
-    for name in batches[0][0]}
+  return pieces
+
+
+def tokenize_windows(
+    tokenizer: BertTokenizer, texts: Sequence[str], *, max_seq_length: int,
+    doc_stride: int
+) -> tuple[dict[str, tf.RaggedTensor], np.ndarray]:
+  """`pieces` and `documents` of texts, of which the long ones are windows.
+
+  Args:
+    tokenizer: what makes pieces.
+    texts: E strings.
+    max_seq_length: the greatest S, special tokens included.
+    doc_stride: pieces from the start of a window to that of the next; see
+      `BertTokenizer.pack_windows`.
+  """
+
+  def pack(texts):
+    ids = tokenizer.tokenize(texts)
+    windows = tokenizer.pack_windows(
+        ids, max_seq_length=max_seq_length, doc_stride=doc_stride)
+    number = tf.math.bincount(
+        windows.example, minlength=tf.size(texts), dtype=tf.int64)
+    return without_padding(windows.inputs), tf.stack(
+        [ids.row_lengths(), number])
+
+  pieces, (sizes, number) = _in_batches(pack, [texts], size=_LONG_TEXTS)
+  log_some(number > 1, f"texts are longer than {max_seq_length} pieces; with "
+           f"the others they are {number.sum()} windows")
+  log_some(sizes == 0, "texts are empty")
+  return pieces, np.repeat(np.arange(len(texts)), number)
+
+
+def _in_batches(
+    pack: Callable, columns: Sequence[Sequence[str]], *, size: int
+) -> tuple[dict[str, tf.RaggedTensor], np.ndarray]:
+  """All pieces, and numbers of each string.
+
+  Args:
+    pack: columns of strings [size] -> (pieces, int64 [number, size]).
+    columns: R strings each.
+    size: strings in a batch.
+
+  Returns:
+    Pieces, and [number, R].
+  """
+  batches = list(
+      tf.data.Dataset.from_tensor_slices(tuple(map(tf.constant, columns)))
+      .batch(size).map(pack, num_parallel_calls=tf.data.AUTOTUNE))
+  return (
+    {name: tf.concat([pieces[name] for pieces, _ in batches], axis=0)
+     for name in batches[0][0]},
+    np.concatenate([numbers for _, numbers in batches], axis=1))
 
 
 def make_batches_of(
@@ -113,7 +166,8 @@ def make_batches_of(
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
   """A function: indices int [B] -> the model's inputs and the targets.
 
-  Inputs are int32 [B, S], or [B, N, S] where there are choices.
+  Inputs are int32 [B, S], or [B, N, S] where there are choices. Where there
+  are windows, the indices are theirs.
 
   Args:
     examples: to choose from.
@@ -124,6 +178,7 @@ def make_batches_of(
   choices = examples.choices
   length = max_seq_length if pad_to_max_length else None
   targets = {name: tf.constant(x) for name, x in examples.targets.items()}
+  documents = examples.documents
 
   @tf.autograph.experimental.do_not_convert
   def batch(indices):
@@ -145,6 +200,8 @@ def make_batches_of(
     if choices > 1:
       padded = {name: tf.reshape(x, [-1, choices, length or tf.shape(x)[1]])
                 for name, x in padded.items()}
+    if documents is not None:
+      indices = tf.gather(documents, indices)
     return {**padded, **{
       name: tf.gather(x, indices) for name, x in targets.items()}}
 
@@ -209,6 +266,14 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
   return np.concatenate(parts)
 
 
+def _means(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
+  """Over the windows of each text, [R, C] -> [E, C]."""
+  first = np.flatnonzero(np.diff(documents, prepend=-1))
+  # In float32 the sum of very many windows would be wrong in the third place.
+  sums = np.add.reduceat(values, first, dtype=np.float64)
+  return np.float32(sums / np.bincount(documents)[:, None])
+
+
 def make_predictor(
     model: Callable[..., dict[str, Any]], examples: Examples, *,
     batch_size: int, **padding: Any
@@ -216,7 +281,8 @@ def make_predictor(
   """A function: () -> {output: array [E, ...]} of the model as it is.
 
   The order is that of the examples, whatever that of the computation. Outputs
-  of each piece are [E, S] of the longest S, zeros after the end of a row.
+  of each piece are [E, S] of the longest S, zeros after the end of a row. Where
+  there are windows, outputs must be [B, C] and their means are given.
   `padding` as in `make_batches_of`.
   """
   order = np.argsort(-examples.lengths, kind="stable")
@@ -233,8 +299,12 @@ def make_predictor(
   def run():
     parts = [predict(batch) for batch in batches]
     places = np.argsort(order)
-    return {
+    outputs = {
       name: _joined([part[name].numpy() for part in parts])[places]
       for name in parts[0]}
+    if examples.documents is None:
+      return outputs
+    return {name: _means(values, examples.documents)
+            for name, values in outputs.items()}
 
   return run

@@ -373,6 +373,10 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   Raises:
     InputError: an input is missing or does not fit.
   """
+  require(
+      config.doc_stride is None or "doc_stride" in task.reading,
+      f"--doc_stride: received {config.doc_stride}; --task_name="
+      f"{config.task_name} makes no windows over long texts. Leave it out.")
   config = config.with_defaults(task.defaults)
   strategy = training.start(config)
   rows = _rows_needed(config, task)

@@ -36,7 +36,8 @@ class FinetuningConfig(TrainingConfig):
       None, help="A TensorFlow Datasets dataset in the place of --data_dir, "
                  "with its features as columns. GLUE's tasks, conll2003 and "
                  "squad know their own: glue/mrpc, conll2003, squad/v2.0. "
-                 "Not for swag and codah, which TFDS does not have.")
+                 "Not for swag and codah, which TFDS does not have, "
+                 "and xnli.")
   tfds_data_dir: str | None = option(
       None, help="Where prepared datasets lie. Not given: "
                  "~/tensorflow_datasets.")
@@ -70,8 +71,9 @@ class FinetuningConfig(TrainingConfig):
       None, low=0.0, help="The highest learning rate, after the warm-up. Not "
                           "given: as the task says, or 5e-5.")
   max_seq_length: int | None = option(
-      None, low=8, help="Longer texts are cut; [CLS] and [SEP] count. Not "
-                        "given: as the task says, or 128.")
+      None, low=8, help="Longer texts are cut, or read in windows: see "
+                        "--doc_stride. [CLS] and [SEP] count. Not given: as "
+                        "the task says, or 128.")
   pad_to_max_length: bool = option(
       False, help="Pad all to --max_seq_length, as a TPU needs it. False: "
                   "each batch to its longest.")
@@ -103,8 +105,10 @@ class FinetuningConfig(TrainingConfig):
                   "batches 16 and 32, 2 to 4 epochs; those given stay. Keep "
                   "the best on the dev rows.")
   doc_stride: int | None = option(
-      None, low=1, help="Pieces from one window over a long context to the "
-                        "next. Not given: 128.")
+      None, low=1, help="Pieces from the start of one window over a long text "
+                        "to that of the next: in squad, and for single texts "
+                        "in classification, multilabel and regression. Not "
+                        "given: 128 in squad; the others cut long texts.")
   max_query_length: int | None = option(
       None, low=1, help="Pieces to which a question is cut. Not given: 64.")
   n_best_size: int | None = option(

@@ -169,11 +169,20 @@ def _example_weights(batch):
 
 
 def _weighted_totals(batch):
-  return {"total": ops.sum(_example_weights(batch))}
+  """With `divisor`, what the examples count in the denominator of the loss.
+
+  The weights of windows even out how many of them a text has. Over the sum of
+  its own weights, a batch of windows of long texts alone would count as much
+  as one of short texts.
+  """
+  totals = {"total": ops.sum(_example_weights(batch))}
+  if "divisor" in batch:
+    totals["divisor"] = ops.sum(batch["divisor"])
+  return totals
 
 
 def _weighted_loss(sums, totals):
-  return sums["loss"] / totals["total"]
+  return sums["loss"] / totals.get("divisor", totals["total"])
 
 
 def _loss_and_accuracy(sums):
@@ -191,7 +200,8 @@ def _classification_sums(outputs, batch):
   }
 
 
-# One class of several, or one choice; with `weight` [B], a weighted mean.
+# One class of several, or one choice; with `weight` [B], a weighted mean, or
+# with `divisor` [B] the weighted sum over that of the divisors.
 CLASSIFICATION = Objective(
     totals=_weighted_totals, sums=_classification_sums, loss=_weighted_loss,
     metrics=_loss_and_accuracy)

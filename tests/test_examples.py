@@ -58,6 +58,45 @@ def test_many_texts_keep_their_order():
       [[2, 5, 3], [2, 5, 6, 3], [2, 7, 6, 5, 3]] * 2000)
 
 
+def test_long_texts_become_windows(caplog):
+  with caplog.at_level("INFO"):
+    pieces, documents = examples.tokenize_windows(
+        TOKENIZER, ["a b c", "", "a b c a", "a b c a b c a b", "b"],
+        max_seq_length=5, doc_stride=2)
+  assert pieces["input_ids"].to_list() == [
+    [2, 5, 6, 7, 3],  # exactly the length
+    [2, 3],  # empty
+    [2, 5, 6, 7, 3], [2, 7, 5, 3],  # one piece more
+    [2, 5, 6, 7, 3], [2, 7, 5, 6, 3], [2, 6, 7, 5, 3], [2, 5, 6, 3],
+    [2, 6, 3]]
+  assert documents.tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 4]
+  assert ("2 of 5 texts are longer than 5 pieces; with the others they are 9 "
+          "windows (40.0 %)." in caplog.text)
+  assert "1 of 5 texts are empty (20.0 %)." in caplog.text
+
+
+def test_windows_of_many_texts_keep_their_order():
+  texts = ["a b c a", "b", ""] * 100  # More than go together.
+  pieces, documents = examples.tokenize_windows(
+      TOKENIZER, texts, max_seq_length=5, doc_stride=3)
+  assert pieces["input_ids"].to_list() == (
+      [[2, 5, 6, 7, 3], [2, 5, 3], [2, 6, 3], [2, 3]] * 100)
+  assert documents.tolist() == [
+    3 * i + k for i in range(100) for k in (0, 0, 1, 2)]
+
+
+def test_a_window_has_the_targets_of_its_text():
+  pieces, documents = examples.tokenize_windows(
+      TOKENIZER, ["a b c a", "b"], max_seq_length=5, doc_stride=3)
+  made = Examples(pieces, {"label": np.array([8, 9])}, documents=documents)
+  assert made.number == 3 and made.lengths.tolist() == [5, 3, 3]
+  batch = examples.make_batches_of(made, max_seq_length=5)(
+      tf.constant([2, 1, 0]))
+  assert batch["label"].numpy().tolist() == [9, 8, 8]
+  assert batch["input_ids"].numpy().tolist() == [
+    [2, 6, 3, 0, 0], [2, 5, 3, 0, 0], [2, 5, 6, 7, 3]]
+
+
 @pytest.mark.parametrize("most, is_static, size", [
   (40, False, 16), (12, False, 12), (8, True, 8), (20, True, 20)])
 def test_a_batch_is_padded_to_a_multiple_or_to_the_greatest_length(
@@ -153,6 +192,25 @@ def test_outputs_come_back_in_the_order_of_the_examples():
   assert outputs["sum"].tolist() == [5 + 18, 5 + 5, 5 + 29, 5 + 13]
   assert outputs["each"].shape == (4, 16)
   assert outputs["each"][1].tolist() == [12, 15, 13] + [10] * 13
+
+
+def test_outputs_of_a_text_are_the_means_of_its_windows():
+  pieces, documents = examples.tokenize_windows(
+      TOKENIZER, ["b", "a b c a", "", "c c c c c c"], max_seq_length=5,
+      doc_stride=2)
+
+  def model(batch, training):
+    ids = tf.cast(batch["input_ids"], tf.float32)
+    return {"logits": tf.stack(
+        [tf.reduce_sum(ids, axis=1), tf.reduce_max(ids, axis=1)], axis=1)}
+
+  outputs = examples.make_predictor(
+      model, Examples(pieces, {}, documents=documents), batch_size=2,
+      max_seq_length=16)()
+  # [CLS] and [SEP] are 5. Windows: b; abc, ca; none; ccc, ccc, cc.
+  assert outputs["logits"].tolist() == [
+    [11, 6], [(23 + 17) / 2, 7], [5, 3],
+    [np.float32((26 + 26 + 19) / 3), 7]]
 
 
 def test_rows_that_end_earlier_get_zeros():

@@ -135,6 +135,33 @@ def test_classification_by_hand():
       losses.CLASSIFICATION.loss(sums, {"total": 2.0}), nll / 2, rtol=1e-6)
 
 
+def test_windows_even_out_over_any_split_into_batches():
+  # A text of one window and one of three: each has half of the loss, whatever
+  # windows come together. Softmaxes of 1/2, 1/4, 1/4 and 1/4.
+  logits = np.log([[1, 1], [3, 1], [3, 1], [3, 1]]).astype(np.float32)
+  batch = {"label": np.array([1, 1, 1, 1], np.int32),
+           "weight": np.float32([2, 2 / 3, 2 / 3, 2 / 3]),
+           "divisor": np.ones(4, np.float32)}
+  expected = (math.log(2) + math.log(4)) / 2
+  for parts in ([[0], [1, 2, 3]], [[0, 1, 2, 3]], [[0, 1], [2, 3]]):
+    found = 0
+    for part in parts:
+      one = {name: value[part] for name, value in batch.items()}
+      sums = losses.CLASSIFICATION.sums({"logits": logits[part]}, one)
+      totals = losses.CLASSIFICATION.totals(one)
+      assert set(totals) == {"total", "divisor"}
+      found += float(losses.CLASSIFICATION.loss(sums, totals)) * len(part) / 4
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+  # What is reported is a weighted mean, and an accuracy never above 1.
+  sums = as_floats(losses.CLASSIFICATION.sums(
+      {"logits": -logits[:2]}, {name: x[:2] for name, x in batch.items()}))
+  metrics = losses.CLASSIFICATION.metrics(sums)
+  np.testing.assert_allclose(metrics["accuracy"], (2 / 3) / (2 + 2 / 3))
+  np.testing.assert_allclose(
+      metrics["loss"],
+      (2 * math.log(2) + 2 / 3 * math.log(4 / 3)) / (2 + 2 / 3), rtol=1e-6)
+
+
 def left_to_right_batch():
   """Two rows of four pieces, one of padding; (outputs, batch)."""
   outputs = {

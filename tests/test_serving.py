@@ -49,6 +49,9 @@ EXPORTS = {
   "classification": (
     lambda: BertClassifier(CONFIG, num_classes=3),
     description("classification", labels=LABELS), {}),
+  "windows": (
+    lambda: BertClassifier(CONFIG, num_classes=3),
+    description("classification", labels=LABELS, doc_stride=6), {}),
   "pairs": (
     lambda: BertClassifier(CONFIG, num_classes=3),
     description("mnli", kind="classification", labels=LABELS, is_pair=True),

@@ -5,11 +5,9 @@ import json
 import pytest
 
 from bert_tf import finetuning
-from bert_tf.config import BertConfig
 from bert_tf.config import InputError
-from bert_tf.config import write_json
-from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.tasks import TASKS
+import small_models
 
 LABELS = ("neutral", "contradiction", "entailment")
 # A premise, and the hypothesis that has each label.
@@ -50,22 +48,14 @@ def folder(tmp_path):
       for i, label in enumerate(LABELS) for language in PREMISES]
     (tmp_path / f"xnli.{split}.tsv").write_text(
         "\n".join([HEADER, *rows]) + "\n")
-  (tmp_path / "vocab.txt").write_text("\n".join(ENTRIES) + "\n")
-  write_json(str(tmp_path / "bert_config.json"), BertConfig(
-      vocab_size=len(ENTRIES), hidden_size=16, num_hidden_layers=2,
-      num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
-      initializer_range=0.1).to_dict())
-  return tmp_path
+  return small_models.write_start(
+      tmp_path, ENTRIES, small_models.small_config(
+          ENTRIES, num_hidden_layers=2))
 
 
 def config_for(folder, **options):
-  return FinetuningConfig(**{
-    "task_name": "xnli", "data_dir": str(folder),
-    "output_dir": str(folder / "run"), "do_train": True, "do_eval": True,
-    "do_predict": True, "bert_config_file": str(folder / "bert_config.json"),
-    "vocab_file": str(folder / "vocab.txt"), "max_seq_length": 12,
-    "train_batch_size": 8, "num_train_epochs": 40.0, "learning_rate": 5e-3,
-    "log_steps": 1000, "eval_steps": 1000, **options})
+  return small_models.config_for(folder, "xnli", **{
+    "max_seq_length": 12, "num_train_epochs": 40.0, **options})
 
 
 def predictions(folder):

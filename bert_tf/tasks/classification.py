@@ -90,6 +90,8 @@ def _description(config: FinetuningConfig, rows: Columns) -> dict[str, Any]:
     found["head"] = config.head
   if "text_pair" in rows:
     found["is_pair"] = True
+  if config.doc_stride is not None:
+    found["doc_stride"] = config.doc_stride
   return found
 
 
@@ -170,13 +172,44 @@ def _encode(targets_of: Callable):
   """`Task.encode` with one way to turn labels into targets."""
 
   def encode(tokenizer, description, rows: Columns) -> examples.Examples:
-    return examples.Examples(
-        examples.tokenize(
-            tokenizer, rows["text"], rows.get("text_pair"),
-            max_seq_length=description["max_seq_length"]),
-        targets_of(description, rows) if "label" in rows else {})
+    targets = targets_of(description, rows) if "label" in rows else {}
+    length, stride = (
+      description.get(name) for name in ("max_seq_length", "doc_stride"))
+    if stride is None:
+      return examples.Examples(
+          examples.tokenize(
+              tokenizer, rows["text"], rows.get("text_pair"),
+              max_seq_length=length), targets)
+    require(
+        "text_pair" not in rows,
+        f"--doc_stride: received {stride}, and rows with two texts each; "
+        "windows are over single texts. Leave it out.")
+    pieces, documents = examples.tokenize_windows(
+        tokenizer, rows["text"], max_seq_length=length, doc_stride=stride)
+    if targets:
+      targets = _even_out(targets, documents)
+    return examples.Examples(pieces, targets, documents=documents)
 
   return encode
+
+
+def _even_out(
+    targets: dict[str, np.ndarray], documents: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Targets with weights by which each text counts as much as another.
+
+  A window has its share of what its text counts. The mean of all windows'
+  weights is 1, and each counts 1 in the denominator of the loss.
+
+  Args:
+    targets: [E, ...]; with `weight`, what the label of each text counts.
+    documents: int [R], the text of each window.
+  """
+  windows = np.bincount(documents)  # [E]
+  of_texts = targets.get("weight", np.ones(len(windows), np.float32))
+  share = of_texts / windows * (len(documents) / of_texts.sum())
+  return {**targets, "weight": share.astype(np.float32),
+          "divisor": np.ones(len(windows), np.float32)}
 
 
 def _make_model(bert_config: BertConfig, description, **kwargs):
@@ -310,6 +343,21 @@ def _number_answers(description, logits):
   return [f"{x:.4f}" for x in logits[:, 0]], logits
 
 
+def _logits(infer, tokenizer, description, *texts) -> tf.Tensor:
+  """[B, C] of texts or pairs, or the means over their windows."""
+  length, stride = (
+    description.get(name) for name in ("max_seq_length", "doc_stride"))
+  if stride is None:
+    return infer(tokenizer(*texts, max_seq_length=length))["logits"]
+  windows = tokenizer.pack_windows(
+      tokenizer.tokenize(*texts), max_seq_length=length, doc_stride=stride)
+  logits = serving.in_blocks(infer, windows.inputs)["logits"]  # [W, C]
+  # In float32 the sum of a megabyte's windows is wrong in the third place.
+  return tf.cast(tf.math.unsorted_segment_mean(
+      tf.cast(logits, tf.float64), windows.example, tf.size(*texts)),
+      tf.float32)
+
+
 def _signatures(outputs_of: Callable, method: str, method_outputs: Callable):
   """`Task.signatures`: what `outputs_of` says of texts and of pieces.
 
@@ -325,8 +373,7 @@ def _signatures(outputs_of: Callable, method: str, method_outputs: Callable):
     infer = serving.inference(model)
 
     def answer(outputs, *texts):
-      inputs = tokenizer(*texts, max_seq_length=description["max_seq_length"])
-      return outputs(labels, infer(inputs)["logits"])
+      return outputs(labels, _logits(infer, tokenizer, description, *texts))
 
     return {
       "serving_default": serving.of_texts(
@@ -380,7 +427,8 @@ TASK = Task(
     signatures=_signatures(
         _class_outputs, "classify", _scores_of_classes(tf.nn.softmax)),
     head=("output_", "bilstm/"),
-    best_metric="accuracy")
+    best_metric="accuracy",
+    reading=("doc_stride",))
 
 MULTILABEL = dataclasses.replace(
     TASK,
