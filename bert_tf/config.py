@@ -29,6 +29,18 @@ SIZES = {
   },
 }
 
+# Devlin et al. 2019, table 7: {name: (which of an encoder's hidden states,
+# counting the embeddings as the first; whether their weighted sum is taken,
+# or else they are joined)}.
+FEATURES = {
+  "embeddings": (slice(0, 1), False),
+  "second_to_last": (slice(-2, -1), False),
+  "last": (slice(-1, None), False),
+  "weighted_sum_last_four": (slice(-4, None), True),
+  "concat_last_four": (slice(-4, None), False),
+  "weighted_sum_all": (slice(1, None), True),
+}
+
 # Keys that stand in the original's files and change nothing there either.
 _IGNORED_KEYS = frozenset({
   "directionality", "pooler_fc_size", "pooler_num_attention_heads",

@@ -34,7 +34,7 @@ from bert_tf.tokenization import BertTokenizer
 from bert_tf.variable_names import variable_shapes
 
 # What a checkpoint may have beside BERT.
-_TASK_HEADS = ("output_", "bilstm/", "cls/squad/")
+_TASK_HEADS = ("output_", "bilstm/", "features/", "cls/squad/")
 
 # What shows the class of Hugging Face, the first that is there, where no
 # task.json tells the task.
@@ -112,7 +112,8 @@ def _write_huggingface(
     task: dict[str, Any] | None
 ) -> None:
   require(
-      not any(name.startswith("bilstm/") for name in tensors.shapes),
+      not any(name.startswith(("bilstm/", "features/"))
+              for name in tensors.shapes),
       "The model has a head of LSTMs, for which Hugging Face has no class.")
   architecture = next(
       name for variable, name in _ARCHITECTURES if variable in tensors.shapes)
@@ -123,9 +124,11 @@ def _write_huggingface(
 
 
 def _model_of(
-    shapes: dict[str, tuple[int, ...]], config: BertConfig, kind: str | None
+    shapes: dict[str, tuple[int, ...]], config: BertConfig,
+    task: dict[str, Any] | None
 ) -> BertModel:
   """An untrained model that has these variables."""
+  kind = task and kind_of(task)
   if "cls/squad/output_weights" in shapes:
     return BertSpanLabeler(config)
   if "output_weights" in shapes:
@@ -133,7 +136,12 @@ def _model_of(
     if kind == "multiple_choice":
       return BertMultipleChoice(config)
     if kind == "tagging":
-      return BertTokenClassifier(config, num_classes=num_classes)
+      return BertTokenClassifier(
+          config, num_classes=num_classes, features=task.get("features"))
+    require(
+        not any(name.startswith("features/") for name in shapes),
+        f"The model reads features of some layers, and no "
+        f"{checkpoints.TASK_FILE} says which.")
     is_bilstm = any(name.startswith("bilstm/") for name in shapes)
     return BertClassifier(
         config, num_classes=num_classes,
@@ -154,7 +162,7 @@ def _write_keras(
     directory: str, tensors: Tensors, config: BertConfig,
     task: dict[str, Any] | None
 ) -> None:
-  model = _model_of(tensors.shapes, config, task and kind_of(task))
+  model = _model_of(tensors.shapes, config, task)
   variables = checkpoints.checkpoint_names(model)
   missing = sorted(set(variables) - set(tensors.shapes))
   if missing:

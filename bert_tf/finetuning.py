@@ -237,8 +237,13 @@ def _description(config, task, rows, source) -> dict[str, Any]:
   """Of the training rows; without training, of the fine-tuned model."""
   if config.do_train:
     name = config.task_name or task.kind
+    found = task.describe(config, rows["train"])
+    require(
+        config.features == found.get("features"),
+        f"--features: received {config.features} with --task_name={name}, "
+        "whose model has no such head.")
     return {
-      **task.describe(config, rows["train"]), "task_name": name,
+      **found, "task_name": name,
       **({"kind": task.kind} if task.kind != name else {}),
       "max_seq_length": config.max_seq_length}
   description = source and checkpoints.read_task(source)
@@ -347,7 +352,8 @@ def _train(
       amounts={
         "examples": 1, "tokens": tokens * encoded.choices,
         "model_flops": encoded.choices * monitoring.flops_per_example(
-            setup.model.config, sequence_length=tokens, predictions=0)},
+            setup.model.config, sequence_length=tokens, predictions=0,
+            is_trained=setup.model.encoder.trainable)},
       # Fine-tuning of small sets is steadier with it.
       bias_correction=True, layer_decay=config.layer_decay)
   results, step = training.run(config, job, strategy=setup.strategy)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bert_tf.arguments import TrainingConfig
 from bert_tf.arguments import option
+from bert_tf.config import FEATURES
 from bert_tf.config import require
 
 # What fine-tuning takes where neither a flag nor the task says it: Devlin et
@@ -15,6 +16,8 @@ FINETUNING_DEFAULTS = {
   "learning_rate": 5e-5, "train_batch_size": 32, "num_train_epochs": 3.0,
   "max_seq_length": 128, "document_context": False,
 }
+# With --features, where all that is trained starts at random.
+FEATURES_LEARNING_RATE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,12 @@ class FinetuningConfig(TrainingConfig):
       "linear", choices=("linear", "bilstm"),
       help="linear: that of the paper. bilstm: a bidirectional LSTM below it, "
            "as in the paper's ablation.")
+  features: str | None = option(
+      None, choices=tuple(FEATURES),
+      help="In tagging, train no encoder, but a BiLSTM of two layers over the "
+           "states of these of its layers, and the classifier; "
+           "--learning_rate is then 1e-3, if not given. Not given: fine-tune "
+           "the encoder.")
   class_weights: str = option(
       "none", choices=("none", "balanced"),
       help="balanced: each class counts the same in the loss, however many "
@@ -160,6 +169,10 @@ class FinetuningConfig(TrainingConfig):
         "Received neither --bert_config_file nor --init_checkpoint; one of "
         "them must give the shape of the model.")
 
+    require(
+        not (self.features and self.grid) or self.learning_rate is not None,
+        "--grid: its learning rates are for fine-tuning; with --features "
+        "give a --learning_rate.")
     for name, needs_dev in (
         ("--patience", self.patience), ("--keep_best", self.keep_best),
         ("--num_restarts", self.num_restarts > 1), ("--grid", self.grid)):
@@ -187,6 +200,8 @@ class FinetuningConfig(TrainingConfig):
   def with_defaults(self, of_task: Mapping[str, Any]) -> "FinetuningConfig":
     """What was not given, as the task says, or else the paper."""
     defaults = {**FINETUNING_DEFAULTS, **of_task}
+    if self.features:
+      defaults["learning_rate"] = FEATURES_LEARNING_RATE
     return dataclasses.replace(self, **{
       name: value for name, value in defaults.items()
       if getattr(self, name) is None})

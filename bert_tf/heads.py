@@ -1,7 +1,7 @@
 """Heads on the encoder, and the models made of both.
 
-Devlin et al. 2019, sections 3.1 (masked LM, next sentence), 4, and 5.1 (left
-to right, BiLSTM).
+Devlin et al. 2019, sections 3.1 (masked LM, next sentence), 4, 5.1 (left to
+right, BiLSTM) and 5.3 (features).
 
 Shapes: B batch, S sequence length, H hidden size, V vocabulary,
 P masked positions, C classes, K most examples in a packed row, N choices.
@@ -11,6 +11,9 @@ import keras
 from keras import ops
 
 from bert_tf import losses
+from bert_tf.bilstm import FeatureReader
+from bert_tf.bilstm import lstm_mask
+from bert_tf.bilstm import make_bilstm
 from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.layers import ACTIVATIONS
@@ -250,40 +253,24 @@ class BertClassifier(BertModel):
     self.bilstm, width = None, None
     if head == "bilstm":
       units = max(config.hidden_size // 2, 1)
-      self.bilstm, width = self._make_bilstm(units), 2 * units
+      width = 2 * units
+      self.bilstm = make_bilstm(
+          units, width=config.hidden_size, name="bilstm",
+          dtype=self.dtype_policy)
     self.head = _linear_head(
         config, num_classes, name="classifier", width=width,
         dtype=self.dtype_policy)
     self.built = True
-
-  def _make_bilstm(self, units):
-    # Without cuDNN: what is traced where there is a GPU must also run in a
-    # server that has none, and XLA does not compile cuDNN's operation.
-    lstm = keras.layers.LSTM(
-        units, use_cudnn=False, name="lstm", dtype=self.dtype_policy)
-    bilstm = keras.layers.Bidirectional(
-        lstm, name="bilstm", dtype=self.dtype_policy)
-    bilstm.build((None, None, self.config.hidden_size))
-    return bilstm
 
   def call(self, inputs, training=None, dropout_seed=None):
     seed = self.resolve_dropout_seed(training, dropout_seed)
     outputs = self.encoder(inputs, training=training, dropout_seed=seed)
     x = outputs["pooled_output"]  # [B, H] or [B, K, H]
     if self.bilstm is not None:
-      x = self._last_states(inputs, outputs["sequence_output"])
+      states = self.bilstm(
+          outputs["sequence_output"], mask=lstm_mask(inputs))
+      x = ops.concatenate(states, axis=-1)
     return {"logits": self.head(self.dropout(x, seed=seed))}
-
-  def _last_states(self, inputs, sequence):
-    """Of the BiLSTM over `sequence` [B, S, H]: [B, H]."""
-    require(
-        "example_ids" not in inputs and "cls_positions" not in inputs,
-        "The inputs are packed rows (example_ids, cls_positions), and the "
-        "bilstm head reads a row as one example; give it one a row.")
-    mask = inputs.get("input_mask")
-    if mask is None:
-      mask = ops.ones_like(inputs["input_ids"])
-    return self.bilstm(sequence, mask=ops.cast(mask, "bool"))
 
   def get_config(self):
     return {
@@ -300,28 +287,53 @@ class BertTokenClassifier(BertModel):
   Args:
     config: of the encoder.
     num_classes: C.
+    features: None, or a key of `FEATURES`: the encoder is frozen, without
+      dropout, and the classifier stands on a `FeatureReader` of its states.
+      That takes no packed rows.
   """
 
   reads_pooler = False
 
-  def __init__(self, config: BertConfig, *, num_classes: int, **kwargs):
+  def __init__(
+      self, config: BertConfig, *, num_classes: int,
+      features: str | None = None, **kwargs
+  ):
     super().__init__(config, name="bert_token_classifier", **kwargs)
     self.num_classes = num_classes
+    self.features = features
     self.encoder = BertEncoder(config, dtype=self.dtype_policy)
     self.dropout = Dropout(
         config.hidden_dropout_prob, salt=-1, dtype=self.dtype_policy)
+    self.reader, width = None, None
+    if features is not None:
+      self.encoder.trainable = False
+      width = 2 * config.hidden_size
+      self.reader = FeatureReader(config, features, dtype=self.dtype_policy)
+      self.reader.build()
     self.head = _linear_head(
-        config, num_classes, name="classifier", dtype=self.dtype_policy)
+        config, num_classes, name="classifier", width=width,
+        dtype=self.dtype_policy)
     self.built = True
 
   def call(self, inputs, training=None, dropout_seed=None):
     seed = self.resolve_dropout_seed(training, dropout_seed)
-    outputs = self.encoder(inputs, training=training, dropout_seed=seed)
-    x = self.dropout(outputs["sequence_output"], seed=seed)  # [B, S, H]
-    return {"logits": self.head(x)}
+    if self.reader is None:
+      x = self.encoder(inputs, training=training, dropout_seed=seed)[
+          "sequence_output"]  # [B, S, H]
+    else:
+      x = self._read_features(inputs)  # [B, S, 2 H]
+    return {"logits": self.head(self.dropout(x, seed=seed))}
+
+  def _read_features(self, inputs):
+    mask = lstm_mask(inputs)
+    states = self.encoder(
+        inputs, training=False, output_hidden_states=True)["hidden_states"]
+    # A gradient tape goes through all that it saw, whatever is asked of it.
+    return self.reader([ops.stop_gradient(x) for x in states], mask)
 
   def get_config(self):
-    return {**super().get_config(), "num_classes": self.num_classes}
+    return {**super().get_config(), "num_classes": self.num_classes,
+            "features": self.features}
 
 
 @register

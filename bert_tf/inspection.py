@@ -21,7 +21,7 @@ _PARTS = (
   ("pooler", "bert/pooler/.*"),
   ("masked LM", "cls/predictions/.*"),
   ("next sentence", "cls/seq_relationship/.*"),
-  ("classifier", "output_(weights|bias)|bilstm/.*"),
+  ("classifier", "output_(weights|bias)|(bilstm|features)/.*"),
   ("answer span", "cls/squad/.*"),
 )
 _MOST_SHOWN = 5

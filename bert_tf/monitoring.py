@@ -32,14 +32,14 @@ _LOSSES = ("mlm_loss", "lm_loss")
 
 def flops_per_example(
     config: BertConfig, *, sequence_length: int, predictions: int,
-    pooled: int = 1, num_classes: int = 2
+    pooled: int = 1, num_classes: int = 2, is_trained: bool = True
 ) -> int:
   """Floating-point operations of the matrix products of one training step.
 
   Forward and backward pass, three times the forward pass, for one row of a
   batch. A multiplication and an addition are two. What rematerialization
-  computes again does not count: the model does not ask for it. A BiLSTM head
-  is not counted either.
+  computes again does not count: the model does not ask for it. BiLSTMs are
+  not counted either.
 
   Args:
     config: of the encoder.
@@ -48,6 +48,7 @@ def flops_per_example(
       left to right all S - 1 predict, whatever P, and no output is pooled.
     pooled: K, pooled outputs that a classifier reads; 0: none.
     num_classes: of that classifier.
+    is_trained: whether there is a backward pass.
 
   >>> base = BertConfig.from_size("base", vocab_size=30522)
   >>> round(flops_per_example(
@@ -66,7 +67,7 @@ def flops_per_example(
   forward = (
       config.num_hidden_layers * length * position
       + predictions * prediction + pooled * classification)
-  return 3 * forward
+  return 3 * forward if is_trained else forward
 
 
 def _arrays(value: Any) -> list[np.ndarray]:

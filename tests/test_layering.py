@@ -26,8 +26,8 @@ FLOORS = (
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
-   "data.feature_files", "fused", "layers", "modeling", "losses", "heads",
-   "optimization", "examples", "serving", "distribution", "reporting",
+   "data.feature_files", "fused", "layers", "modeling", "losses", "bilstm",
+   "heads", "optimization", "examples", "serving", "distribution", "reporting",
    "monitoring"),
   ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
@@ -40,10 +40,10 @@ FLOORS = (
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]
-MODEL = ("fused", "layers", "modeling", "heads")
+MODEL = ("fused", "layers", "modeling", "bilstm", "heads")
 NO_TENSORFLOW = (
   *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "fused",
-  "layers", "modeling", "heads", "losses", "optimization")
+  "layers", "modeling", "bilstm", "heads", "losses", "optimization")
 
 
 def name_of(path: pathlib.Path) -> str:

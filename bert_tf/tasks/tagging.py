@@ -1,7 +1,8 @@
 """A tag for each word of a sentence: named entities, parts of speech.
 
 Devlin et al. 2019, section 5.3: a layer over the first piece of each word,
-without a CRF, with the maximal document context.
+without a CRF, with the maximal document context; or the same over a BiLSTM on
+features of a frozen encoder.
 
 Shapes: E examples, W words of a file, P their pieces, K words that have
 pieces, C tags, B texts, S most pieces in a text, N most entities in one.
@@ -94,9 +95,12 @@ def _describe(config: FinetuningConfig, rows: Columns) -> dict[str, Any]:
       len(labels) > 1,
       f"{config.data_source}: all words of the training rows have the tag "
       f"{labels[0]!r}; there must be two tags or more.")
-  has_context = config.document_context and not config.tfds_name
-  return {"labels": labels,
-          **({"document_context": True} if has_context else {})}
+  found = {"labels": labels}
+  if config.document_context and not config.tfds_name:
+    found["document_context"] = True
+  if config.features:
+    found["features"] = config.features
+  return found
 
 
 def _labels_of(description, rows: Columns) -> np.ndarray:
@@ -277,7 +281,8 @@ def _encode(tokenizer, description, rows: Columns) -> examples.Examples:
 
 def _make_model(bert_config, description, **kwargs) -> BertTokenClassifier:
   return BertTokenClassifier(
-      bert_config, num_classes=len(description["labels"]), **kwargs)
+      bert_config, num_classes=len(description["labels"]),
+      features=description.get("features"), **kwargs)
 
 
 def _scores(encoded, outputs) -> np.ndarray:
@@ -340,7 +345,7 @@ TASK = Task(
     metrics=_metrics,
     predictions=_predictions,
     signatures=make_signatures,
-    head=("output_",),
+    head=("output_", "features/"),
     # Of tags that are no IOB2 there is `accuracy` alone.
     best_metric="f1")
 
