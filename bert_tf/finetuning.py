@@ -6,6 +6,7 @@ Devlin et al. 2019, section 4 and appendix A.3.
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -279,6 +280,14 @@ def _freeze(encoder: BertEncoder, num_layers: int) -> None:
       layer.trainable = False
 
 
+def _tell_what_is_frozen(model: keras.Model) -> None:
+  trained = sum(math.prod(v.shape) for v in model.trainable_variables)
+  total = model.count_params()
+  if trained < total:
+    logging.info(
+        "%s of %s parameters are trained.", f"{trained:,}", f"{total:,}")
+
+
 def _set_up(
     config: FinetuningConfig, task: Task, rows: dict[str, Columns], *,
     strategy: tf.distribute.Strategy
@@ -316,6 +325,7 @@ def _train(
     dev: _Outputs | None
 ) -> dict[str, float] | None:
   """Trains to the end, from the start or from the newest saved state."""
+  _tell_what_is_frozen(setup.model)
   config, encoded = setup.config, setup.encode(rows)
   num_steps = int(
       encoded.number * config.num_train_epochs / config.train_batch_size)

@@ -16,6 +16,8 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
+from bert_tf.heads import BertTokenClassifier
+from bert_tf.inspection import part_of
 from bert_tf.modeling import BertEncoder
 from bert_tf.tokenization import BertTokenizer
 
@@ -216,6 +218,27 @@ def test_what_a_form_has_no_place_for_is_refused(tmp_path):
     convert(start, tmp_path / "there", "huggingface")
   there = convert(start, tmp_path / "there", "keras")
   assert bits_of(there) == bits_of(start)
+
+
+def test_a_tagger_of_features_travels_where_its_task_goes_along(tmp_path):
+  start = save(
+      tmp_path / "start",
+      BertTokenClassifier(CONFIG, num_classes=3, features="weighted_sum_all"),
+      task={"task_name": "tagging", "labels": ["O", "B-X", "I-X"],
+            "max_seq_length": 12, "features": "weighted_sum_all"})
+  with pytest.raises(InputError, match="head of LSTMs"):
+    convert(start, tmp_path / "there", "huggingface")
+  there = convert(start, tmp_path / "there", "keras")
+  again = convert(there, tmp_path / "again", "google")
+  assert bits_of(there) == bits_of(again) == bits_of(start)
+  assert len(bits_of(start)) == 5 + 2 * 16 + 2 + 1 + 2 * 6 + 2
+  model = keras.saving.load_model(there / "model.keras")
+  assert model.features == "weighted_sum_all"
+  assert {part_of(name) for name in bits_of(start)} == {
+    "embeddings", "layer 0", "layer 1", "pooler", "classifier"}
+  os.remove(start / "task.json")
+  with pytest.raises(InputError, match="no task.json says which"):
+    convert(start, tmp_path / "other", "keras")
 
 
 @pytest.mark.parametrize("size", [0, 100, -100])

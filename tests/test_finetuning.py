@@ -353,6 +353,7 @@ def test_one_class_alone_is_warned_of(caplog):
   ({"num_train_epochs": 0.01}, "less than one batch"),
   ({"init_checkpoint": "missing"}, "missing: neither a checkpoint"),
   ({"do_train": False}, "must hold a fine-tuned model"),
+  ({"features": "last"}, "received last with --task_name=classification, wh"),
   ({"data_dir": "nowhere"}, "nowhere: no train rows there"),
   ({"output_dir": __file__}, "is a file; name a folder"),
 ])

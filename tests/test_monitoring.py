@@ -109,6 +109,12 @@ def test_the_operations_of_fine_tuning_are_those_of_the_graph():
         {**batch, "label": int32(B)}
     ) == monitoring.flops_per_example(
         config, sequence_length=S, predictions=0, num_classes=7)
+    assert counted(
+        BertClassifier(config, num_classes=7), losses.CLASSIFICATION,
+        {**batch, "label": int32(B)}, with_gradients=False
+    ) == monitoring.flops_per_example(
+        config, sequence_length=S, predictions=0, num_classes=7,
+        is_trained=False)
 
 
 def make_batch(**changed):

@@ -1,5 +1,6 @@
 """Tags of words: windows and labels, figures, files, exports."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,8 @@ from bert_tf.arguments import ExportConfig
 from bert_tf.config import InputError
 from bert_tf.data.conll import read_tagged
 from bert_tf.heads import BertTokenClassifier
+from bert_tf.modeling import BertEncoder
+from bert_tf.reporting import MetricsWriter
 from bert_tf.tasks import TASKS
 from bert_tf.tokenization import BertTokenizer
 from bert_tf.tokenization import SPECIAL_TOKENS
@@ -257,8 +260,8 @@ def test_plain_tags_have_an_accuracy_alone():
 # Whole runs.
 
 
-def test_tags_are_learnt_from_conlls_columns(folder):
-  # "one" begins an entity, and "two" behind it goes on.
+def write_columns(folder):
+  """Train and dev: "one" begins an entity, and "two" behind it goes on."""
   pattern = {"one": "B-X", "two": "I-X"}
   blocks = []
   for first in "abcd":
@@ -268,6 +271,10 @@ def test_tags_are_learnt_from_conlls_columns(folder):
   for split in ("train", "dev"):
     (folder / f"{split}.txt").write_text(
         "-DOCSTART- x O\n\n" + "\n".join(blocks))
+
+
+def test_tags_are_learnt_from_conlls_columns(folder):
+  write_columns(folder)
   results = finetuning.run(config_for(folder, document_context=True), TASK)
   assert results["f1"] == results["accuracy"] == 1.0
   assert json.loads((folder / "run" / "task.json").read_text()) == {
@@ -282,6 +289,87 @@ def test_tags_are_learnt_from_conlls_columns(folder):
       folder, do_train=False, do_eval=False, bert_config_file=None), TASK)
   assert (folder / "run" / "predictions.txt").read_text() == (
     "c O\none B-X\n")
+
+
+DEEP = dataclasses.replace(CONFIG, num_hidden_layers=4)
+
+
+def variables_of(directory):
+  source = checkpoints.open_source(str(directory))
+  return {name: source.read(name) for name in source.shapes}
+
+
+def start_of_features(folder):
+  """Where a training of features begins: an encoder alone."""
+  write_columns(folder)
+  checkpoints.save_model(str(folder / "start"), BertEncoder(DEEP), TOKENIZER)
+  return {"init_checkpoint": str(folder / "start"), "bert_config_file": None,
+          "vocab_file": None, "features": "weighted_sum_last_four"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["none", "bfloat16"])
+def test_features_are_learnt_from_and_the_encoder_stays(folder, precision):
+  options = start_of_features(folder)
+  trained = finetuning.run(config_for(
+      folder, **options, mixed_precision=precision), TASK)
+  assert trained["f1"] == 1.0
+  assert json.loads((folder / "run" / "task.json").read_text()) == {
+    "task_name": "tagging", "labels": ["O", "B-X", "I-X"],
+    "features": "weighted_sum_last_four", "max_seq_length": 8}
+  start, found = variables_of(folder / "start"), variables_of(folder / "run")
+  for name, value in start.items():
+    assert found[name].tobytes() == value.tobytes(), name
+  assert len(start) == 5 + 4 * 16 + 2
+  assert found.keys() - start.keys() == {
+    "features/layer_weights", "output_weights", "output_bias", *(
+      f"features/bilstm_{i}/{way}_lstm/lstm_cell/{part}"
+      for i in range(2) for way in ("forward", "backward")
+      for part in ("kernel", "recurrent_kernel", "bias"))}
+  assert np.ptp(found["features/layer_weights"]) > 1e-3
+  # The directory alone is enough.
+  again = finetuning.run(config_for(
+      folder, do_train=False, bert_config_file=None, vocab_file=None,
+      mixed_precision=precision), TASK)
+  np.testing.assert_allclose(again["loss"], trained["loss"], rtol=1e-5)
+  assert again["f1"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_training_of_features_that_was_cut_goes_on(folder):
+  options = {**start_of_features(folder), "num_train_epochs": 10.0,
+             "log_steps": 5, "save_checkpoints_steps": 10}
+  whole, parts = (
+    config_for(folder, **{**options, "output_dir": str(folder / name)})
+    for name in ("whole", "parts"))
+  finetuning.run(whole, TASK)
+  original = MetricsWriter.write
+
+  def write(self, split, step, metrics):
+    original(self, split, step, metrics)
+    if step == 15:
+      raise KeyboardInterrupt
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(MetricsWriter, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+      finetuning.run(parts, TASK)
+  finetuning.run(parts, TASK)
+  one, two = (variables_of(folder / name) for name in ("whole", "parts"))
+  for name, value in one.items():
+    np.testing.assert_array_equal(two[name], value, err_msg=name)
+
+
+def test_features_have_a_learning_rate_of_their_own(folder):
+  rate = lambda **options: config_for(
+      folder, **options).with_defaults(TASK.defaults).learning_rate
+  assert rate(learning_rate=None) == 5e-5
+  assert rate(learning_rate=None, features="last") == 1e-3
+  assert rate(learning_rate=2e-4, features="last") == 2e-4
+  with pytest.raises(InputError, match="--features give a --learning_rate"):
+    config_for(folder, learning_rate=None, features="last", grid=True)
+  with pytest.raises(InputError, match="--features: received 'first'"):
+    config_for(folder, features="first")
 
 
 @pytest.mark.parametrize("train, dev, message", [
@@ -313,22 +401,35 @@ def encoded_texts():
   return [text.encode("utf-8", "surrogateescape") for text in TEXTS]
 
 
+CASES = (
+  (tuple(LABELS), None), (("NOUN", "VERB", "X"), None),
+  (tuple(LABELS), "weighted_sum_all"),
+)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-  """{labels: (path of an export, its model)}"""
+  """{(labels, features): (path of an export, its model)}"""
   found = {}
-  for labels in (tuple(LABELS), ("NOUN", "VERB", "X")):
+  for labels, features in CASES:
     directory = tmp_path_factory.mktemp("tagging")
-    model = BertTokenClassifier(CONFIG, num_classes=len(labels))
-    generator = np.random.default_rng(4)
+    model = BertTokenClassifier(
+        dataclasses.replace(CONFIG, num_hidden_layers=2 if features else 1),
+        num_classes=len(labels), features=features)
+    # So that it says different tags.
+    seed, in_blocks, elsewhere = (5, 0.2, 1.0) if features else (4, 0.4, 0.4)
+    generator = np.random.default_rng(seed)
     for name, variable in checkpoints.checkpoint_names(model).items():
       variable.assign(generator.normal(
-          1 if name.endswith("gamma") else 0, 0.4, variable.shape))
+          1 if name.endswith("gamma") else 0,
+          in_blocks if name.startswith("bert/encoder/") else elsewhere,
+          variable.shape))
     checkpoints.save_model(
         str(directory / "model"), model, TOKENIZER,
         task={"task_name": "conll2003", "kind": "tagging",
-              "labels": list(labels), "max_seq_length": LENGTH})
-    found[labels] = export.run(ExportConfig(
+              "labels": list(labels), "max_seq_length": LENGTH,
+              **({"features": features} if features else {})})
+    found[labels, features] = export.run(ExportConfig(
         model_dir=str(directory / "model"),
         export_dir=str(directory / "export")), TASKS), model
   return found
@@ -387,9 +488,9 @@ def assert_rows(array, rows, padding, check=np.testing.assert_array_equal):
     assert (found[len(row):] == padding).all()
 
 
-@pytest.mark.parametrize("labels", [tuple(LABELS), ("NOUN", "VERB", "X")])
-def test_cpp_tags_as_the_model_does(loader, exported, labels):
-  path, model = exported[labels]
+@pytest.mark.parametrize("labels, features", CASES)
+def test_cpp_tags_as_the_model_does(loader, exported, labels, features):
+  path, model = exported[labels, features]
   answer = loader.ask(
       saved_model=path, signature="serving_default", inputs={"text": TEXTS})
   starts, ends, tags, probabilities, found = zip(*(
@@ -420,8 +521,10 @@ def test_cpp_tags_as_the_model_does(loader, exported, labels):
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", " "]])
-def test_texts_without_pieces_have_empty_rows(loader, exported, texts):
-  path, _ = exported[tuple(LABELS)]
+@pytest.mark.parametrize("features", [None, "weighted_sum_all"])
+def test_texts_without_pieces_have_empty_rows(
+    loader, exported, texts, features):
+  path, _ = exported[tuple(LABELS), features]
   answer = loader.ask(
       saved_model=path, signature="serving_default", inputs={"text": texts})
   assert {value.shape for value in answer.values()} == {(len(texts), 0)}
