@@ -140,7 +140,7 @@ def _model_of(
           config, num_classes=num_classes, features=task.get("features"))
     require(
         not any(name.startswith("features/") for name in shapes),
-        f"The model reads features of some layers, and no "
+        "The model reads features of some layers, and no "
         f"{checkpoints.TASK_FILE} says which.")
     is_bilstm = any(name.startswith("bilstm/") for name in shapes)
     return BertClassifier(

@@ -48,7 +48,7 @@ def flops_per_example(
       left to right all S - 1 predict, whatever P, and no output is pooled.
     pooled: K, pooled outputs that a classifier reads; 0: none.
     num_classes: of that classifier.
-    is_trained: whether there is a backward pass.
+    is_trained: False: of a frozen encoder, without a backward pass.
 
   >>> base = BertConfig.from_size("base", vocab_size=30522)
   >>> round(flops_per_example(
