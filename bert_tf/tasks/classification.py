@@ -352,10 +352,8 @@ def _logits(infer, tokenizer, description, *texts) -> tf.Tensor:
   windows = tokenizer.pack_windows(
       tokenizer.tokenize(*texts), max_seq_length=length, doc_stride=stride)
   logits = serving.in_blocks(infer, windows.inputs)["logits"]  # [W, C]
-  # In float32 the sum of a megabyte's windows is wrong in the third place.
-  return tf.cast(tf.math.unsorted_segment_mean(
-      tf.cast(logits, tf.float64), windows.example, tf.size(*texts)),
-      tf.float32)
+  return tf.math.unsorted_segment_mean(
+      logits, windows.example, tf.size(*texts))
 
 
 def _signatures(outputs_of: Callable, method: str, method_outputs: Callable):
