@@ -352,8 +352,13 @@ def _logits(infer, tokenizer, description, *texts) -> tf.Tensor:
   windows = tokenizer.pack_windows(
       tokenizer.tokenize(*texts), max_seq_length=length, doc_stride=stride)
   logits = serving.in_blocks(infer, windows.inputs)["logits"]  # [W, C]
-  return tf.math.unsorted_segment_mean(
-      logits, windows.example, tf.size(*texts))
+  mean = functools.partial(
+      tf.math.unsorted_segment_mean, segment_ids=windows.example,
+      num_segments=tf.size(*texts))
+  # The sum of very many windows is rounded in float32, and servers should not
+  # need float64: so what is missing from the mean is added.
+  rough = mean(logits)
+  return rough + mean(logits - tf.gather(rough, windows.example))
 
 
 def _signatures(outputs_of: Callable, method: str, method_outputs: Callable):
