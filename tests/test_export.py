@@ -515,19 +515,20 @@ def test_config_vocabulary_and_task_travel_as_assets(which, request):
     assert (assets / name).read_bytes() == given
 
 
-def graph_of(exported):
-  """(all nodes, all functions) of the SavedModel."""
+def nodes_of(exported):
+  """All nodes of the SavedModel, those of functions too."""
   content = pathlib.Path(exported.path, "saved_model.pb").read_bytes()
   saved_model = saved_model_pb2.SavedModel.FromString(content)
   graph = saved_model.meta_graphs[0].graph_def
-  functions = graph.library.function
   return [
-    *graph.node, *(node for f in functions for node in f.node_def)], functions
+    *graph.node,
+    *(node for function in graph.library.function
+      for node in function.node_def)]
 
 
 @pytest.mark.parametrize("which", ["pretrained", "classifier"])
 def test_the_graph_holds_large_constants_once(which, request):
-  nodes, _ = graph_of(request.getfixturevalue(which))
+  nodes = nodes_of(request.getfixturevalue(which))
   tensors = [node.attr["value"].tensor for node in nodes if node.op == "Const"]
   large = [
     tensor.tensor_content for tensor in tensors
@@ -585,7 +586,7 @@ def test_a_version_that_another_process_wrote_is_not_overwritten(
   (tmp_path / "1").mkdir()
   (tmp_path / "1" / "mine").write_text("kept")
   monkeypatch.setattr(export, "_next_version", lambda _: 1)
-  with pytest.raises(InputError, match="cannot be written: .*not empty"):
+  with pytest.raises(InputError, match="written: Directory not empty"):
     save(tmp_path)
   assert os.listdir(tmp_path) == ["1"]
   assert os.listdir(tmp_path / "1") == ["mine"]
@@ -596,7 +597,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
   def fail(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  message = "cannot be written: .*No space left on device. Nothing is left"
+  message = "cannot be written: No space left on device. Nothing is left"
   with pytest.raises(InputError, match=message):
     save(tmp_path, files=fail)
   assert os.listdir(tmp_path) == []
@@ -610,7 +611,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
   (tmp_path / "file").write_text("kept")
-  with pytest.raises(InputError, match="cannot be written: .*Not a directory"):
+  with pytest.raises(InputError, match="cannot be written: Not a directory"):
     save(tmp_path / "file" / "export")
   assert (tmp_path / "file").read_text() == "kept"
 

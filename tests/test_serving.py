@@ -162,18 +162,23 @@ class Subject:
         saved_model=self.path, signature=self.signature, inputs=request)
 
 
-@pytest.fixture(scope="module")
-def subjects(loader, exported) -> list[Subject]:
-  signatures = loader.ask(saved_model=exported.path)
+def subjects_of(loader: Loader, path: str) -> list[Subject]:
+  """All signatures of an export."""
+  signatures = loader.ask(saved_model=path)
   names = list(signatures["serving_default"]["inputs"])
   found = []
   for signature, tensors in sorted(signatures.items()):
     form = {"input_ids": "pieces", "inputs": "examples"}.get(
         sorted(tensors["inputs"])[0], "texts")
     found.append(Subject(
-        loader, exported.path, signature, form, sorted(names),
+        loader, path, signature, form, sorted(names),
         3 if "choices" in names else 2))
   return found
+
+
+@pytest.fixture(scope="module")
+def subjects(loader, exported) -> list[Subject]:
+  return subjects_of(loader, exported.path)
 
 
 PLAIN = "the cat sat on a mat."

@@ -10,7 +10,7 @@ environment of its own under --cache_dir (0.9 GB, once).
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import ctypes
 import glob
 import os
@@ -24,20 +24,18 @@ HEADER = f"""\
 # The ops of tensorflow-cpu {VERSION} and tensorflow-text {VERSION} that have a
 # kernel for CPUs, and their attributes. Written by tools/list_serving_ops.py.
 """
-# What lets the old library's messages go by: the new one must not be loaded
-# into the same process.
+# Runs this program once more: two TensorFlows do not fit into one process.
 _CHILD = "--of_packages"
 
 
 class _Buffer(ctypes.Structure):
-  """TF_Buffer."""
+  """The beginning of a TF_Buffer."""
 
-  _fields_ = [("data", ctypes.c_void_p), ("length", ctypes.c_size_t),
-              ("deallocator", ctypes.c_void_p)]
+  _fields_ = [("data", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
 
 def write_lists(packages: str) -> None:
-  """Writes an OpList and a KernelList to stdout, their sizes before them."""
+  """Writes an OpList and a KernelList to stdout, each after its size."""
   library = ctypes.CDLL(
       os.path.join(packages, "tensorflow", "libtensorflow_cc.so.2"))
   functions = [getattr(library, f"TF_{name}") for name in (
@@ -58,22 +56,27 @@ def write_lists(packages: str) -> None:
 
 
 def lines(packages: str) -> Iterator[str]:
-  """"MatMul T transpose_a transpose_b", sorted, of what lies there."""
+  """Of what lies there, sorted: such as "MatMul T transpose_a transpose_b"."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   from tensorflow.core.framework import kernel_def_pb2
   from tensorflow.core.framework import op_def_pb2
   written = subprocess.run(
       [sys.executable, __file__, _CHILD, packages], check=True,
       stdout=subprocess.PIPE).stdout
-  size = 8 + int.from_bytes(written[:8], "little")
-  ops = op_def_pb2.OpList.FromString(written[8:size]).op
-  kernels = kernel_def_pb2.KernelList.FromString(written[size + 8:]).kernel
+  end = 8 + int.from_bytes(written[:8], "little")
+  ops = op_def_pb2.OpList.FromString(written[8:end]).op
+  kernels = kernel_def_pb2.KernelList.FromString(written[end + 8:]).kernel
   on_cpu = {
     kernel.op for kernel in kernels if kernel.device_type in ("CPU", "DEFAULT")}
   for op in sorted(ops, key=lambda op: op.name):
     # Those with an underscore are the runtime's own: no graph may hold them.
     if op.name in on_cpu and not op.name.startswith("_"):
       yield " ".join([op.name, *sorted(attr.name for attr in op.attr)])
+
+
+def text(lines: Iterable[str]) -> str:
+  """The content of the file."""
+  return HEADER + "".join(f"{line}\n" for line in lines)
 
 
 def main() -> None:
@@ -88,9 +91,8 @@ def main() -> None:
   if arguments.of_packages:
     write_lists(arguments.of_packages)
     return
-  packages = harness.older_tensorflow(
-      arguments.cache_dir, VERSION, arguments.python)
-  print(HEADER + "\n".join(lines(packages)))
+  print(text(lines(harness.older_tensorflow(
+      arguments.cache_dir, VERSION, arguments.python))), end="")
 
 
 if __name__ == "__main__":
