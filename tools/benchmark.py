@@ -4,6 +4,7 @@
   python tools/benchmark.py pretraining_data
   python tools/benchmark.py pretraining_step --cache_dir=environments
   python tools/benchmark.py features
+  python tools/benchmark.py finetuning
   python tools/benchmark.py vocabulary --help
 
 A benchmark prints a table for people and, as its last line, one of JSON. The
@@ -19,6 +20,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import features
+from benchmarks import finetuning
 from benchmarks import harness
 from benchmarks import input_pipeline
 from benchmarks import pretraining_data
@@ -31,6 +33,7 @@ from bert_tf.errors import InputError
 # Each has `add_arguments(parser)` and `run(arguments) -> harness.Report`.
 BENCHMARKS = {
   "features": features,
+  "finetuning": finetuning,
   "input_pipeline": input_pipeline,
   "pretraining_data": pretraining_data,
   "pretraining_step": pretraining_step,

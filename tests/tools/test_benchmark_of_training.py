@@ -14,9 +14,12 @@ from bert_tf.data import records
 sys.path[:0] = [str(REPOSITORY / "tools"),
                 str(REPOSITORY / "tools" / "benchmarks" / "peers")]
 import benchmark
+from benchmarks import finetuning
 from benchmarks import harness
 from benchmarks import input_pipeline
 from benchmarks import pretraining_step
+from benchmarks import programs
+import finetuning_bert_tf
 import step_bert_tf
 import step_products
 import step_timing
@@ -27,12 +30,12 @@ def test_our_fastest_is_held_against_their_fastest():
   """By medians; the ratio is the median of 8 / 10, 12 / 12 and 9 / 15."""
   seconds = {
     "bert_tf": [20.0, 21.0, 22.0], "bert_tf --jit_compile": [8.0, 12.0, 9.0],
-    "keras_hub": [30.0, 1.0, 30.0], "transformers": [10.0, 12.0, 15.0],
-    "products": [5.0, 5.0, 5.0]}
-  assert pretraining_step.compare(seconds) == {
+    "keras_hub": [30.0, 1.0, 30.0], "transformers": [10.0, 12.0, 15.0]}
+  compare = lambda: programs.compare(seconds, pretraining_step.PROGRAMS)
+  assert compare() == {
     "ours": "bert_tf --jit_compile", "peer": "transformers", "ratio": 0.8}
   del seconds["bert_tf"], seconds["bert_tf --jit_compile"]
-  assert pretraining_step.compare(seconds) is None
+  assert compare() is None
 
 
 def test_the_report_of_the_step(monkeypatch):
@@ -61,12 +64,14 @@ def test_the_report_of_the_step(monkeypatch):
 
 
 def test_each_program_has_its_files():
-  for program in pretraining_step.PROGRAMS.values():
-    base = os.path.join(harness.PEERS, f"step_{program.peer}")
-    assert os.path.exists(f"{base}.py")
-    packages = os.path.exists(f"{base}.txt") and harness.read_packages(
-        f"{base}.txt")
-    assert bool(packages) == (program.peer not in ("bert_tf", "products"))
+  for program in (*pretraining_step.PROGRAMS.values(),
+                  *finetuning.PROGRAMS.values()):
+    assert os.path.exists(os.path.join(harness.PEERS, f"{program.script}.py"))
+    path = os.path.join(
+        harness.PEERS, f"{program.packages or program.script}.txt")
+    packages = os.path.exists(path) and harness.read_packages(path)
+    assert bool(packages) == (
+      not program.is_ours and program.script != "step_products")
     for name in (name for line in packages or [] for name in line):
       assert name.startswith("--") or "==" in name
 

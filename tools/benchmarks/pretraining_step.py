@@ -8,16 +8,15 @@ fastest of the others, the median over rounds.
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from typing import NamedTuple
 
 from benchmarks import harness
+from benchmarks import programs
+from benchmarks.programs import Program
 import numpy as np
 
 BARS = {"float32": 0.9, "bfloat16": 0.8}
@@ -35,40 +34,21 @@ OPTIMIZER = {
 WARM_UP = 3  # steps of each process
 
 
-class Program(NamedTuple):
-  """One of those that are compared."""
-
-  peer: str  # peers/step_<peer>.py, and .txt of its packages if it has any
-  variant: str = ""
-
-
 # Each in all the ways that its manual offers: which one is faster depends on
 # the machine and on the precision.
 PROGRAMS = {
-  "bert_tf": Program("bert_tf"),
-  "bert_tf --jit_compile": Program("bert_tf", "jit_compile"),
-  "bert_tf --rematerialize": Program("bert_tf", "rematerialize"),
-  "keras_hub": Program("keras_hub"),
-  "keras_hub jit_compile": Program("keras_hub", "jit_compile"),
-  "tf_models": Program("tf_models"),
-  "tf_models jit_compile": Program("tf_models", "jit_compile"),
-  "transformers": Program("transformers"),
-  "transformers compile": Program("transformers", "compile"),
-  "products": Program("products"),
+  "bert_tf": Program("step_bert_tf"),
+  "bert_tf --jit_compile": Program("step_bert_tf", "jit_compile"),
+  "bert_tf --rematerialize": Program("step_bert_tf", "rematerialize"),
+  "keras_hub": Program("step_keras_hub"),
+  "keras_hub jit_compile": Program("step_keras_hub", "jit_compile"),
+  "tf_models": Program("step_tf_models"),
+  "tf_models jit_compile": Program("step_tf_models", "jit_compile"),
+  "transformers": Program("step_transformers"),
+  "transformers compile": Program("step_transformers", "compile"),
+  "products": Program("step_products"),
 }
-_OURS = "bert_tf"
 _PRODUCTS = "products"  # No step: what no step can be faster than.
-
-
-def _names(allowed):
-  def parse(text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    for name in names:
-      if name not in allowed:
-        raise argparse.ArgumentTypeError(
-            f"received {name!r}; must be of {', '.join(allowed)}")
-    return names
-  return parse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--steps", type=int, default=10, help="Steps of a run that are timed.")
   parser.add_argument(
-      "--precisions", type=_names(BARS), default=list(BARS),
+      "--precisions", type=programs.names_of(BARS), default=list(BARS),
       help=f"Of {', '.join(BARS)}; all if not given.")
   parser.add_argument(
-      "--skip", type=_names(PROGRAMS), default=[],
+      "--skip", type=programs.names_of(PROGRAMS), default=[],
       help=f"What to leave out of {', '.join(PROGRAMS)}.")
 
 
@@ -105,29 +85,6 @@ def make_batch() -> dict[str, np.ndarray]:
   }
 
 
-def _python_of(program: Program, cache_dir: str) -> str:
-  packages = os.path.join(harness.PEERS, f"step_{program.peer}.txt")
-  if not os.path.exists(packages):
-    return sys.executable
-  return harness.peer_python(
-      cache_dir, f"benchmark-step-{program.peer}",
-      harness.read_packages(packages))
-
-
-def _run(python: str, program: Program, request: dict) -> dict:
-  """What one process found."""
-  script = os.path.join(harness.PEERS, f"step_{program.peer}.py")
-  request = {**request, "variant": program.variant}
-  found = subprocess.run(
-      [python, script, json.dumps(request)], text=True, capture_output=True)
-  if found.returncode:
-    sys.exit(f"{script} failed:\n{found.stderr[-3000:]}")
-  found = harness.last_json(found.stdout)
-  if program.peer != _PRODUCTS:
-    check_first_loss(program.peer, found["losses"][0])
-  return found
-
-
 def check_first_loss(peer: str, loss: float) -> None:
   """A model that knows nothing yet: else it is not the same task."""
   expected = math.log(MODEL["vocab_size"]) + math.log(2)
@@ -135,52 +92,24 @@ def check_first_loss(peer: str, loss: float) -> None:
     sys.exit(f"{peer}: its first loss is {loss}, not about {expected:.2f}.")
 
 
-def _measure(arguments: argparse.Namespace) -> dict[str, dict[str, list]]:
-  """{precision: {program: [what it found, a round each]}}."""
-  programs = {name: program for name, program in PROGRAMS.items()
-              if name not in arguments.skip}
-  pythons = {name: _python_of(program, arguments.cache_dir)
-             for name, program in programs.items()}
-  found = {precision: {name: [] for name in programs}
-           for precision in arguments.precisions}
+def _check(program: Program, found: dict) -> None:
+  if program.script != PROGRAMS[_PRODUCTS].script:
+    check_first_loss(program.script, found["losses"][0])
+
+
+def _measure(arguments: argparse.Namespace) -> programs.Found:
+  """By precision."""
   with tempfile.TemporaryDirectory() as folder:
     batch = os.path.join(folder, "batch.npz")
     np.savez(batch, **make_batch())
-    for number in range(arguments.rounds):
-      for precision, runs in found.items():
-        for name, program in programs.items():
-          result = _run(pythons[name], program, {
-            "batch": batch, "precision": precision, "model": MODEL,
-            "optimizer": OPTIMIZER, "steps": arguments.steps,
-            "warm_up": WARM_UP})
-          runs[name].append(result)
-          print(f"Round {number + 1}, {precision}, {name}: "
-                f"{statistics.median(result['seconds']):.3f} s a step",
-                file=sys.stderr, flush=True)
-  return found
-
-
-def compare(seconds: dict[str, list[float]]) -> dict | None:
-  """Our fastest program against the fastest of the others.
-
-  Args:
-    seconds: {program: seconds of a step, a round each}.
-
-  Returns:
-    `ours` and `peer` (programs, by their medians) and `ratio`, the median
-    over rounds; None where one side is missing.
-  """
-  medians = {name: statistics.median(values)
-             for name, values in seconds.items() if name != _PRODUCTS}
-  is_ours = lambda name: PROGRAMS[name].peer == _OURS
-  sides = [[name for name in medians if is_ours(name) == wanted]
-           for wanted in (True, False)]
-  if not all(sides):
-    return None
-  ours, peer = (min(names, key=medians.get) for names in sides)
-  ratio = statistics.median(
-      a / b for a, b in zip(seconds[ours], seconds[peer]))
-  return {"ours": ours, "peer": peer, "ratio": ratio}
+    return programs.in_turns(
+        {name: program for name, program in PROGRAMS.items()
+         if name not in arguments.skip},
+        {precision: {
+          "batch": batch, "precision": precision, "model": MODEL,
+          "optimizer": OPTIMIZER, "steps": arguments.steps,
+          "warm_up": WARM_UP} for precision in arguments.precisions},
+        rounds=arguments.rounds, cache_dir=arguments.cache_dir, check=_check)
 
 
 def _rows(found: dict[str, dict[str, list]]) -> list[tuple[str, ...]]:
@@ -212,7 +141,9 @@ def run(arguments: argparse.Namespace) -> harness.Report:
     seconds = {
       name: [statistics.median(result["seconds"]) for result in results]
       for name, results in runs.items()}
-    if compared := compare(seconds):
+    if compared := programs.compare({
+        name: values for name, values in seconds.items()
+        if name != _PRODUCTS}, PROGRAMS):
       ratios[precision] = compared
       notes.append(
           f"{precision}: {compared['ours']} takes {compared['ratio']:.2f} "

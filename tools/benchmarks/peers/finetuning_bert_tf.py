@@ -1,10 +1,9 @@
 """Steps of fine-tuning with this library; see step_timing.
 
 What `run_finetuning.py` runs: its tokenizer, its batches, its step. The
-variant names flags: `jit_compile`, `group_by_length`, or both with a comma.
+variant names a flag.
 """
 
-import itertools
 import os
 import sys
 
@@ -24,11 +23,16 @@ from bert_tf import optimization
 from bert_tf import train_step
 from bert_tf.heads import BertClassifier
 
+# Whether the padding is removed, as `bert_tf.finetuning` decides.
+VARIANTS = {
+  "": True, "group_by_length": True, "jit_compile": False,
+  "pad_to_max_length": False,
+}
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def make_batches(request, rows, source) -> tf.data.Dataset:
-  """One pass over the rows, again and again."""
+  """Two passes over the rows, of the same batches."""
   settings = request["settings"]
   pair = rows["text_pair"].tolist() if "text_pair" in rows else None
   length = settings["max_seq_length"]
@@ -40,9 +44,10 @@ def make_batches(request, rows, source) -> tf.data.Dataset:
   order = examples.training_order(
       encoded.lengths, batch_size=settings["batch_size"],
       num_steps=request["steps"], seed=request["seed"],
-      group_by_length="group_by_length" in request["variant"])
+      group_by_length=request["variant"] == "group_by_length")
   return examples.training_batches(
-      encoded, np.concatenate([order, order]), max_seq_length=length)
+      encoded, np.concatenate([order, order]), max_seq_length=length,
+      pad_to_max_length=request["variant"] == "pad_to_max_length")
 
 
 def make_step(request, rows):
@@ -53,7 +58,7 @@ def make_step(request, rows):
     model = BertClassifier(
         checkpoints.config_of(opened), num_classes=2,
         dtype=_DTYPES[request["precision"]])
-    model.encoder.remove_padding = "jit_compile" not in request["variant"]
+    model.encoder.remove_padding = VARIANTS[request["variant"]]
     checkpoints.load_weights(
         model, opened, new=("output_", "bert/pooler/"))
     optimizer = optimization.make_optimizer(
@@ -65,7 +70,7 @@ def make_step(request, rows):
   step = train_step.make_train_step(
       model, optimizer, losses.CLASSIFICATION, strategy=strategy,
       seed=request["seed"], batch_spec=batches.element_spec, state=state,
-      jit_compile="jit_compile" in request["variant"])
+      jit_compile=request["variant"] == "jit_compile")
   iterator = iter(batches)
 
   def run():

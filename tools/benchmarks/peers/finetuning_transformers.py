@@ -7,15 +7,22 @@ autocast with float32 weights. The variant names what its manual offers:
 """
 
 import itertools
+import json
 
 import step_timing
 
+import numpy as np
 import torch
 import transformers
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
+def make_tokenizer(request):
+  return transformers.AutoTokenizer.from_pretrained(request["init_checkpoint"])
+
+
 def make_model(request):
+  transformers.set_seed(request["seed"])
   return transformers.AutoModelForSequenceClassification.from_pretrained(
       request["init_checkpoint"], num_labels=2).train()
 
@@ -44,8 +51,7 @@ def encode(tokenizer, rows, max_seq_length):
 def make_loader(request, rows):
   """Batches of one pass over the rows, in another order each time."""
   settings = request["settings"]
-  tokenizer = transformers.AutoTokenizer.from_pretrained(
-      request["init_checkpoint"])
+  tokenizer = make_tokenizer(request)
   examples = encode(tokenizer, rows, settings["max_seq_length"])
   size, order = settings["batch_size"], {"shuffle": True}
   if "group_by_length" in request["variant"]:
@@ -57,8 +63,14 @@ def make_loader(request, rows):
 
 
 def make_step(request, rows):
-  transformers.set_seed(request["seed"])
-  model, settings = make_model(request), request["settings"]
+  model = make_model(request)
+  return (make_step_of(model, request, rows),
+          sum(p.numel() for p in model.parameters()))
+
+
+def make_step_of(model, request, rows):
+  """Draws the next batch and does one whole update of the model."""
+  settings = request["settings"]
   optimizer, schedule = make_optimizer(model, settings)
   loader = make_loader(request, rows)
   batches = itertools.chain.from_iterable(
@@ -79,10 +91,34 @@ def make_step(request, rows):
     optimizer.zero_grad()
     return loss.detach()
 
-  return step, sum(p.numel() for p in model.parameters())
+  return step
+
+
+def predictions_after_training(request, rows):
+  """The classes that it gives the rows of the file `dev`, [E]."""
+  model = make_model(request)
+  step = make_step_of(model, request, rows)
+  for _ in range(request["steps"]):
+    step()
+  with np.load(request["dev"]) as arrays:
+    rows = {name: arrays[name] for name in arrays.files}
+  tokenizer = make_tokenizer(request)
+  loader = torch.utils.data.DataLoader(
+      encode(tokenizer, rows, request["settings"]["max_seq_length"]),
+      batch_size=request["settings"]["batch_size"],
+      collate_fn=transformers.DataCollatorWithPadding(tokenizer))
+  model.eval()
+  with torch.no_grad():
+    return [number for batch in loader
+            for number in model(**batch).logits.argmax(-1).tolist()]
 
 
 if __name__ == "__main__":
-  step_timing.main(
-      make_step, version=f"Transformers {transformers.__version__}, "
-                         f"PyTorch {torch.__version__}")
+  request, rows = step_timing.read_request()
+  if "dev" in request:
+    print(json.dumps(
+        {"predictions": predictions_after_training(request, rows)}))
+  else:
+    step_timing.main(
+        make_step, version=f"Transformers {transformers.__version__}, "
+                           f"PyTorch {torch.__version__}")
