@@ -5,6 +5,7 @@
   python tools/benchmark.py pretraining_step --cache_dir=environments
   python tools/benchmark.py features
   python tools/benchmark.py finetuning
+  python tools/benchmark.py serving
   python tools/benchmark.py vocabulary --help
 
 A benchmark prints a table for people and, as its last line, one of JSON. The
@@ -25,6 +26,7 @@ from benchmarks import harness
 from benchmarks import input_pipeline
 from benchmarks import pretraining_data
 from benchmarks import pretraining_step
+from benchmarks import serving
 from benchmarks import tokenizer
 from benchmarks import vocabulary
 
@@ -37,6 +39,7 @@ BENCHMARKS = {
   "input_pipeline": input_pipeline,
   "pretraining_data": pretraining_data,
   "pretraining_step": pretraining_step,
+  "serving": serving,
   "tokenizer": tokenizer,
   "vocabulary": vocabulary,
 }

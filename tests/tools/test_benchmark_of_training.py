@@ -19,7 +19,7 @@ from benchmarks import harness
 from benchmarks import input_pipeline
 from benchmarks import pretraining_step
 from benchmarks import programs
-import finetuning_bert_tf
+from benchmarks import serving
 import step_bert_tf
 import step_products
 import step_timing
@@ -65,7 +65,7 @@ def test_the_report_of_the_step(monkeypatch):
 
 def test_each_program_has_its_files():
   for program in (*pretraining_step.PROGRAMS.values(),
-                  *finetuning.PROGRAMS.values()):
+                  *finetuning.PROGRAMS.values(), *serving.PROGRAMS.values()):
     assert os.path.exists(os.path.join(harness.PEERS, f"{program.script}.py"))
     path = os.path.join(
         harness.PEERS, f"{program.packages or program.script}.txt")

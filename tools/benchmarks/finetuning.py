@@ -36,7 +36,7 @@ PROGRAMS = {
   for label, script, packages, variants in (
     ("bert_tf", "finetuning_bert_tf", None,
      ("", GROUPED, "jit_compile", "pad_to_max_length")),
-    ("transformers", "finetuning_transformers", "step_transformers",
+    ("transformers", "finetuning_transformers", "transformers",
      ("", GROUPED, "compile", f"compile,{GROUPED}")))
   for variant in variants
 }

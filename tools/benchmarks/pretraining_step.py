@@ -44,8 +44,9 @@ PROGRAMS = {
   "keras_hub jit_compile": Program("step_keras_hub", "jit_compile"),
   "tf_models": Program("step_tf_models"),
   "tf_models jit_compile": Program("step_tf_models", "jit_compile"),
-  "transformers": Program("step_transformers"),
-  "transformers compile": Program("step_transformers", "compile"),
+  "transformers": Program("step_transformers", packages="transformers"),
+  "transformers compile": Program(
+      "step_transformers", "compile", "transformers"),
   "products": Program("step_products"),
 }
 _PRODUCTS = "products"  # No step: what no step can be faster than.

@@ -55,7 +55,8 @@ def python_of(program: Program, cache_dir: str) -> str:
   if not os.path.exists(path):
     return sys.executable
   return harness.peer_python(
-      cache_dir, f"benchmark-{name}", harness.read_packages(path))
+      cache_dir, f"benchmark-{name.replace('_', '-', 1)}",
+      harness.read_packages(path))
 
 
 def run_one(

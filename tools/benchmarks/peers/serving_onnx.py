@@ -1,6 +1,6 @@
 """Answers of ONNX Runtime with Hugging Face's tokenizer; see serving_timing.
 
-The model is what `serving_transformers` exported; in the variant `optimize`
+The model is what `serving_transformers` exported; in the variant `optimized`
 ONNX Runtime's own tool for Transformers has fused its attention, layer norms
 and gelu before.
 """
@@ -15,25 +15,17 @@ import tokenizers
 
 
 def load_tokenizer(request):
-  tokenizer = tokenizers.Tokenizer.from_file(
-      os.path.join(request["model"], "huggingface", "tokenizer.json"))
+  tokenizer = tokenizers.BertWordPieceTokenizer(
+      os.path.join(request["model"], "huggingface", "vocab.txt"))
   tokenizer.enable_padding()
   tokenizer.enable_truncation(request["max_seq_length"])
   return tokenizer
 
 
 def load_session(request):
-  path = os.path.join(request["model"], "model.onnx")
-  if request["variant"] == "optimize":
-    from onnxruntime.transformers import optimizer
-    optimized = os.path.join(request["model"], "optimized.onnx")
-    # Heads and width are read from the graph.
-    optimizer.optimize_model(
-        path, model_type="bert", num_heads=0, hidden_size=0,
-    ).save_model_to_file(optimized)
-    path = optimized
   return onnxruntime.InferenceSession(
-      path, providers=["CPUExecutionProvider"])
+      os.path.join(request["model"], f"{request['variant'] or 'plain'}.onnx"),
+      providers=["CPUExecutionProvider"])
 
 
 def make_answer(tokenizer, session):

@@ -2,8 +2,8 @@
 
 Its fast tokenizer, each batch padded to its longest, attention by PyTorch's
 own kernel (`sdpa`). The variant `compile` is torch.compile for shapes that
-change. With `export` it answers nothing and writes the ONNX model, which
-needs PyTorch.
+change. With `export` it answers nothing and writes the models of ONNX Runtime,
+which needs PyTorch.
 """
 
 import os
@@ -20,14 +20,21 @@ def load(request):
   return transformers.AutoTokenizer.from_pretrained(path), model.eval()
 
 
-def export(model, path):
+def export(model, folder):
+  """`plain.onnx`, and `optimized.onnx` by ONNX Runtime's tool."""
+  from onnxruntime.transformers import optimizer
   ids = torch.ones([2, 8], dtype=torch.long)
   names = ["input_ids", "attention_mask", "token_type_ids"]
   axes = {0: "batch", 1: "length"}
+  plain = os.path.join(folder, "plain.onnx")
   torch.onnx.export(
-      model, (ids, ids, ids - 1), path, input_names=names,
+      model, (ids, ids, ids - 1), plain, input_names=names,
       output_names=["logits"], dynamic_axes=dict.fromkeys(names, axes),
       dynamo=False)
+  # Its numbers of heads and units are read from the graph.
+  optimizer.optimize_model(
+      plain, model_type="bert", num_heads=0, hidden_size=0,
+  ).save_model_to_file(os.path.join(folder, "optimized.onnx"))
 
 
 def make_answer(request, tokenizer, model):
@@ -48,7 +55,7 @@ if __name__ == "__main__":
   request = serving_timing.read_request()
   tokenizer, model = load(request)
   if request["variant"] == "export":
-    export(model, os.path.join(request["model"], "model.onnx"))
+    export(model, request["model"])
     print("{}")
   else:
     serving_timing.run(
