@@ -452,6 +452,7 @@ def test_what_does_not_fit_is_named(change, error):
     signature(*tensors.values())
 
 
+@pytest.mark.slow
 def test_no_array_grows(exported):
   # TensorFlow Serving 2.12 passes over the attribute, and fails at a write.
   nodes, _ = graph_of(exported)
