@@ -26,7 +26,7 @@ from test_export import LABELS
 from test_export import POSITIONS
 from test_export import encoded
 from test_export import export_model
-from test_export import graph_of
+from test_export import nodes_of
 
 THREADS = 8
 IOB = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -455,7 +455,7 @@ def test_what_does_not_fit_is_named(change, error):
 @pytest.mark.slow
 def test_no_array_grows(exported):
   # TensorFlow Serving 2.12 passes over the attribute, and fails at a write.
-  nodes, _ = graph_of(exported)
+  nodes = nodes_of(exported)
   assert not [
     node for node in nodes if node.op == "TensorListSetItem"
     and node.attr["resize_if_index_out_of_bounds"].b]
