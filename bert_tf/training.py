@@ -307,7 +307,7 @@ def _step_metrics(
 
 def _make_state(
     config: TrainingConfig, job: Job, schedule: Callable, *,
-    strategy: tf.distribute.Strategy
+    strategy: tf.distribute.Strategy, do_train: bool
 ) -> TrainingState:
   """The state of the job, restored where there is one, else at its start."""
   bias_correction = config.bias_correction
@@ -319,7 +319,7 @@ def _make_state(
         make_optimizer(
             config.optimizer, schedule, bias_correction=bias_correction,
             layer_decay=job.layer_decay),
-        config.output_dir, identity=job.identity,
+        config.output_dir, identity=job.identity, is_part=not do_train,
         is_chief=distribution.is_chief(strategy),
         step_state=train_step.StepState(
             dynamic_loss_scale=config.mixed_precision == "float16"))
@@ -353,7 +353,8 @@ def run(
       config.learning_rate, num_train_steps=job.num_steps,
       num_warmup_steps=job.num_warmup_steps,
       decay=config.learning_rate_schedule, power=config.polynomial_power)
-  state = _make_state(config, job, schedule, strategy=strategy)
+  state = _make_state(
+      config, job, schedule, strategy=strategy, do_train=do_train)
   if do_train and state.step >= job.num_steps:
     logging.info("All %d steps are done: nothing left to train.",
                  job.num_steps)

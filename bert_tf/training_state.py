@@ -28,11 +28,13 @@ _ROOT = "variables"
 
 
 def _check_identity(
-    output_dir: str, before: dict[str, Any], now: dict[str, Any]
+    output_dir: str, before: dict[str, Any], now: dict[str, Any], *,
+    is_part: bool
 ) -> None:
+  names = set(now) if is_part else {*before, *now}
   changed = [
     f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
-    for key in sorted({*before, *now}) if before.get(key) != now.get(key)
+    for key in sorted(names) if before.get(key) != now.get(key)
   ]
   require(
       not changed,
@@ -72,6 +74,8 @@ class TrainingState:
     optimizer: is built here, for the model's trainable variables.
     output_dir: of the run; the state lies in a folder of it.
     identity: what must stay as it is while a run goes on.
+    is_part: whether `identity` leaves out what does not matter, as to an
+      evaluation alone.
     step_state: what the step remembers.
     is_chief: whether this process is the one that writes.
 
@@ -82,13 +86,14 @@ class TrainingState:
   def __init__(
       self, model: keras.Model, optimizer: keras.optimizers.Optimizer,
       output_dir: str, *, identity: dict[str, Any], step_state: StepState,
-      is_chief: bool = True
+      is_part: bool = False, is_chief: bool = True
   ):
     directory = os.path.join(output_dir, STATE_DIRECTORY)
     self._identity = identity
     self._identity_file = os.path.join(directory, "run.json")
     if files.exists(self._identity_file):
-      _check_identity(output_dir, read_json(self._identity_file), identity)
+      _check_identity(output_dir, read_json(self._identity_file), identity,
+                      is_part=is_part)
     self._is_chief = is_chief
     self.model = model
     self.optimizer = optimizer
