@@ -173,6 +173,11 @@ class FinetuningConfig(TrainingConfig):
         not (self.features and self.grid) or self.learning_rate is not None,
         "--grid: its learning rates are for fine-tuning; with --features "
         "give a --learning_rate.")
+    require(
+        not self.features
+        or (self.freeze_layers == 0 and self.layer_decay == 1.0),
+        "--freeze_layers, --layer_decay: do not go with --features, which "
+        "trains no layer of the encoder. Leave them out.")
     for name, needs_dev in (
         ("--patience", self.patience), ("--keep_best", self.keep_best),
         ("--num_restarts", self.num_restarts > 1), ("--grid", self.grid)):

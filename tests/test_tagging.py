@@ -368,6 +368,9 @@ def test_features_have_a_learning_rate_of_their_own(folder):
   assert rate(learning_rate=2e-4, features="last") == 2e-4
   with pytest.raises(InputError, match="--features give a --learning_rate"):
     config_for(folder, learning_rate=None, features="last", grid=True)
+  for options in ({"freeze_layers": 1}, {"layer_decay": 0.9}):
+    with pytest.raises(InputError, match="trains no layer of the encoder"):
+      config_for(folder, features="last", **options)
   with pytest.raises(InputError, match="--features: received 'first'"):
     config_for(folder, features="first")
 
