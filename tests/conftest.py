@@ -6,12 +6,17 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import logging
+import hypothesis
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # Real data and golden results stand beside the project, outside of it.
 SHARED = pathlib.Path(
     os.environ.get("BERT_TF_SHARED", REPOSITORY.parent / "shared"))
+
+# No test is a matter of time: machines are busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

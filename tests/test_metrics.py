@@ -95,7 +95,6 @@ PAIRS = strategies.lists(
     strategies.tuples(*[strategies.integers(-20, 20)] * 2), min_size=1)
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(PAIRS)
 def test_what_does_not_depend_on_which_is_the_label(pairs):
   x, y = (list(column) for column in zip(*pairs, strict=True))
@@ -106,7 +105,6 @@ def test_what_does_not_depend_on_which_is_the_label(pairs):
     assert -1.0 <= function(x, y) <= 1.0
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(PAIRS)
 def test_spearman_sees_only_the_order(pairs):
   x, y = zip(*pairs, strict=True)
@@ -215,7 +213,6 @@ def test_entities_do_not_reach_over_sentences():
   assert (whole["support"], parts["support"]) == (1, 2)
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(strategies.lists(strategies.lists(strategies.sampled_from(
     ["O", "B-A", "I-A", "B-B", "I-B"])), min_size=1))
 def test_entity_f1_of_equal_tags_is_1_where_there_are_entities(sentences):

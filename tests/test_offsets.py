@@ -170,7 +170,7 @@ TEXTS = strategies.lists(
 
 
 @needs_the_unicode_version
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(
     TEXTS | strategies.lists(strategies.binary(), max_size=4),
     strategies.booleans(), strategies.booleans())

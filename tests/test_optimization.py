@@ -393,7 +393,7 @@ NUMBERS = arrays.arrays(np.float32, 6, elements=st.floats(
     -1e6, 1e6, width=32, allow_subnormal=False))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(weights=NUMBERS, m=NUMBERS, v=NUMBERS, steps=st.integers(0, 10**6),
        choice=st.sampled_from(sorted(CHOICES)))
 def test_a_step_left_out_changes_nothing(weights, m, v, steps, choice):
@@ -460,7 +460,7 @@ def test_without_warmup_the_first_step_has_the_full_rate(decay):
   assert float(WarmupDecay(0.5, num_train_steps=4, decay=decay)(0)) == 0.5
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(decay=st.sampled_from(sorted(optimization.DECAYS)),
        power=st.floats(0.1, 4.0), steps=st.integers(1, 10**6),
        warmup=st.integers(0, 10**6), step=st.integers(0, 2 * 10**6))

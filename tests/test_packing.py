@@ -220,7 +220,7 @@ def test_windows_over_single_rows(toy):
   assert found.position.numpy().tolist() == [1] * 4
 
 
-@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.settings(max_examples=100)
 @hypothesis.given(
     strategies.lists(
         strategies.tuples(strategies.integers(0, 9), strategies.integers(0, 60)),

@@ -64,7 +64,6 @@ WORDS = strategies.lists(
     max_size=5).map(" ".join)
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(WORDS, WORDS)
 def test_f1_of_two_texts_is_the_same_both_ways(one, other):
   value = squad_metrics.f1(one, [other])
@@ -73,7 +72,6 @@ def test_f1_of_two_texts_is_the_same_both_ways(one, other):
   assert squad_metrics.f1(one, [one]) == 1.0
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(strategies.text())
 def test_a_normal_form_keeps_its_words(text):
   normal = squad_metrics.normalize_answer(text)
@@ -186,7 +184,6 @@ QUESTIONS = strategies.lists(
     min_size=1, max_size=6, unique_by=lambda question: question[2])
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(QUESTIONS)
 def test_the_best_threshold_is_one_that_evaluate_agrees_with(questions):
   golds, predictions, odds = (

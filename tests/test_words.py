@@ -121,7 +121,7 @@ def test_random_mixtures_of_difficult_characters(split_words, do_lower_case):
 
 
 @needs_the_unicode_version
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(strategies.lists(strategies.text(), max_size=5))
 def test_any_texts_give_the_words_of_the_reference(split_words, texts):
   for do_lower_case in (True, False):
@@ -130,7 +130,7 @@ def test_any_texts_give_the_words_of_the_reference(split_words, texts):
       for text in texts]
 
 
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(strategies.lists(strategies.binary(), max_size=5))
 def test_any_bytes_give_the_words_of_the_reference(split_words, texts):
   assert split_words(texts, do_lower_case=False) == [

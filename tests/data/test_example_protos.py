@@ -54,7 +54,7 @@ def test_a_name_goes_before_its_own_beginnings():
   assert example_protos.encode_rows(columns) == list(by_protobuf(columns))
 
 
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(strategies.data())
 def test_any_numbers_are_written_as_protobuf_writes_them(data):
   rows = data.draw(strategies.integers(1, 4))
