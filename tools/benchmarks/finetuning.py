@@ -31,22 +31,22 @@ LEARNING_RATE = 5e-5
 PRECISIONS = ("float32", "bfloat16")
 GROUPED = "group_by_length"
 PROGRAMS = {
-  f"{label}{' ' if variant else ''}{variant}": Program(
-      script, variant, packages)
-  for label, script, packages, variants in (
-    ("bert_tf", "finetuning_bert_tf", None,
-     ("", GROUPED, "jit_compile", "pad_to_max_length")),
-    ("transformers", "finetuning_transformers", "transformers",
-     ("", GROUPED, "compile", f"compile,{GROUPED}")))
-  for variant in variants
+  "bert_tf": Program("finetuning_bert_tf"),
+  f"bert_tf --{GROUPED}": Program("finetuning_bert_tf", GROUPED),
+  "bert_tf --jit_compile": Program("finetuning_bert_tf", "jit_compile"),
+  "bert_tf --pad_to_max_length": Program(
+      "finetuning_bert_tf", "pad_to_max_length"),
+  **{" ".join(["transformers", *variant.split(",")]).strip(): Program(
+      "finetuning_transformers", variant, "transformers")
+     for variant in ("", GROUPED, "compile", f"compile,{GROUPED}")},
 }
 
 
 class Task(NamedTuple):
   """A task of GLUE."""
 
-  name: str  # --task_name, the folder of its files
-  folder: str
+  name: str  # --task_name
+  folder: str  # of its files
   columns: dict[str, str]  # {what it is: its name in the file}
 
 
@@ -207,13 +207,12 @@ def _their_figures(
 ) -> dict[str, float]:
   """What Transformers comes to, by our own metrics."""
   from bert_tf import metrics
-  paths = {}
+  rows, paths = {}, {}
   for split in ("train", "dev"):
+    rows[split] = read_rows(task, arguments.data_dir, split)
     paths[split] = os.path.join(folder, f"{task.name}_{split}.npz")
-    rows = read_rows(task, arguments.data_dir, split)
-    np.savez(paths[split], **rows)
-    if split == "train":
-      steps = len(rows["label"]) * EPOCHS // BATCH
+    np.savez(paths[split], **rows[split])
+  steps = len(rows["train"]["label"]) * EPOCHS // BATCH
   program = PROGRAMS["transformers"]
   predictions = programs.run_one(
       programs.python_of(program, arguments.cache_dir), program,
@@ -221,8 +220,9 @@ def _their_figures(
           arguments, batch=paths["train"], dev=paths["dev"],
           precision="float32", steps=steps, warm_up=0) | {"seed": seed},
   )["predictions"]
-  return {"accuracy": metrics.accuracy(rows["label"], predictions),
-          "f1": metrics.f1(rows["label"], predictions, positive=1)}
+  labels = rows["dev"]["label"]
+  return {"accuracy": metrics.accuracy(labels, predictions),
+          "f1": metrics.f1(labels, predictions, positive=1)}
 
 
 def _figures(arguments: argparse.Namespace) -> dict[str, dict[str, list]]:
@@ -253,7 +253,7 @@ def run(arguments: argparse.Namespace) -> harness.Report:
           f"fast as {pair['peer']} (at least {BAR} in random order)")
   for name, sides in figures.items():
     for label, runs in sides.items():
-      accuracies = ", ".join(f"{run_['accuracy']:.3f}" for run_ in runs)
+      accuracies = ", ".join(f"{each['accuracy']:.3f}" for each in runs)
       notes.append(
           f"{name}, {label}, {EPOCHS} epochs: accuracies of the dev rows "
           f"{accuracies}")

