@@ -12,22 +12,15 @@ again. The data is read from ../shared/data or $BERT_TF_SHARED.
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import time
 from typing import NamedTuple
 
 from benchmarks import harness
 
 DATA = os.path.join(harness.SHARED, "data")
-
-# Theirs is 5e-5 and falls from the end of the warm-up on, ours, as the
-# original's, from step 0: so after a warm-up of a tenth the rates are equal.
-LEARNING_RATE = 5e-5 / 0.9
 
 
 class Row(NamedTuple):
@@ -89,24 +82,15 @@ def run_one(name: str, seed: int, arguments: argparse.Namespace) -> float:
   if not os.path.exists(results):
     begin = time.monotonic()
     spam = os.path.join(arguments.output_dir, "spam_data")
-    flags = ["--max_seq_length=128"] + [
-      flag.format(data=DATA, spam=spam) for flag in row.flags.split()]
+    flags = [flag.format(data=DATA, spam=spam) for flag in row.flags.split()]
     if row.max_train_examples:
       flags.append(f"--max_train_examples={row.max_train_examples}")
-    subprocess.run([
-      sys.executable, os.path.join(harness.REPOSITORY, "run_finetuning.py"),
-      *flags,
-      f"--init_checkpoint={arguments.init_checkpoint}",
-      f"--output_dir={output_dir}", f"--random_seed={seed}", "--do_train",
-      "--do_eval", "--eval_batch_size=32", "--train_batch_size=32",
-      f"--learning_rate={LEARNING_RATE}", "--num_train_epochs=3",
-      # At the end alone.
-      "--eval_steps=1000000000", "--save_checkpoints_steps=1000000000",
-      ], check=True)
+    harness.finetune(
+        output_dir, init_checkpoint=arguments.init_checkpoint, seed=seed,
+        flags=flags)
     print(f"{name}, seed {seed}: {(time.monotonic() - begin) / 60:.1f} "
           "minutes", flush=True)
-  with open(results, encoding="utf-8") as file:
-    return 100 * json.load(file)[row.metric]
+  return 100 * harness.read_json(results)[row.metric]
 
 
 def _spread(figures) -> str:

@@ -14,7 +14,6 @@ import argparse
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from typing import Any
@@ -185,21 +184,13 @@ def _our_figures(
     arguments: argparse.Namespace, task: Task, seed: int, folder: str
 ) -> dict[str, float]:
   """What `run_finetuning.py` comes to."""
-  output_dir = os.path.join(folder, f"{task.name}_{seed}")
-  subprocess.run([
-    sys.executable, os.path.join(harness.REPOSITORY, "run_finetuning.py"),
-    f"--task_name={task.name}",
-    f"--data_dir={os.path.join(arguments.data_dir, task.folder)}",
-    f"--init_checkpoint={_encoder(arguments)}",
-    f"--output_dir={output_dir}", f"--random_seed={seed}", "--do_train",
-    "--do_eval", f"--train_batch_size={BATCH}", f"--max_seq_length={LENGTH}",
-    f"--num_train_epochs={EPOCHS}",
-    # The rate of a decay that begins behind the warm-up, as PyTorch's.
-    f"--learning_rate={LEARNING_RATE / 0.9}",
-    # At the end alone.
-    "--eval_steps=1000000000", "--save_checkpoints_steps=1000000000",
-  ], check=True, stdout=subprocess.DEVNULL)
-  return harness.read_json(os.path.join(output_dir, "eval_results.json"))
+  return harness.finetune(
+      os.path.join(folder, f"{task.name}_{seed}"),
+      init_checkpoint=_encoder(arguments), seed=seed, flags=[
+        f"--task_name={task.name}",
+        f"--data_dir={os.path.join(arguments.data_dir, task.folder)}",
+        f"--train_batch_size={BATCH}", f"--max_seq_length={LENGTH}",
+        f"--num_train_epochs={EPOCHS}"])
 
 
 def _their_figures(
