@@ -1,15 +1,7 @@
 """SavedModels that take strings, for TensorFlow Serving and for reuse.
 
-Keras models do not load in C++ when they are saved as they are (their
-variables are not found there), so what is saved is a `tf.Module` that tracks
-the raw variables by name, the tokenizer, and functions over the model.
-
-The pretrained encoder's SavedModel is also what fine-tuning can start from:
-
-  encoder = tf.saved_model.load("export/1")
-  ids = encoder.tokenize(["a text"])
-  outputs = encoder({"input_word_ids": ..., "input_mask": ...,
-                     "input_type_ids": ...}, training=True)
+What is saved is a `servable.Servable`; that of a pretrained encoder is also
+what fine-tuning can start from.
 
 Shapes: B texts, S sequence length, H hidden size, M masks in a text, K best
 pieces.
@@ -42,84 +34,13 @@ from bert_tf.features import check_pooling
 from bert_tf.finetuning import Task
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
+from bert_tf.servable import ReusableEncoder
+from bert_tf.servable import Servable
 from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
 
 # How many pieces fill_mask gives for each mask.
 TOP_K = 5
-
-# TensorFlow Hub's names for the encoder's inputs, in their order.
-_HUB_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
-
-
-class Servable(tf.Module):
-  """What a SavedModel is made of: variables, tokenizer, functions.
-
-  `weights` maps the original's names to raw variables, so that the
-  checkpoint inside the SavedModel has readable keys. Those that are
-  `untrained` are not among them: who loads it is told that they are missing.
-  """
-
-  def __init__(
-      self, model: keras.Model, tokenizer: BertTokenizer, *,
-      untrained: Sequence[str] = ()
-  ):
-    super().__init__()
-    named = checkpoints.checkpoint_names(model)
-    self.weights = {
-      name: v.value for name, v in named.items() if name not in untrained}
-    self.tokenizer = tokenizer
-
-
-class ReusableEncoder(Servable):
-  """A callable with the names of TensorFlow Hub's Transformer encoders.
-
-  `variables` are those that the call uses: pretraining heads of the model are
-  among the `weights` alone, so that no optimizer waits for their gradients.
-  """
-
-  # Properties of tf.Module, which would not be saved: lists take their place.
-  trainable_variables = variables = regularization_losses = None
-
-  def __init__(
-      self, encoder: BertEncoder, model: keras.Model,
-      tokenizer: BertTokenizer, *, untrained: Sequence[str] = ()
-  ):
-    super().__init__(model, tokenizer, untrained=untrained)
-    self.trainable_variables = [v.value for v in encoder.trainable_variables]
-    self.variables = [
-      v.value for v in checkpoints.checkpoint_names(encoder).values()]
-    self.regularization_losses = []
-    self.tokenize = tokenizer._tokenize
-    # An attribute, since a method that is no tf.function is not saved.
-    self.__call__ = _encoder_function(encoder)
-
-
-def _encoder_function(encoder: BertEncoder):
-  """(inputs in Hub's names, training) -> outputs in Hub's names."""
-
-  @tf.function
-  def call(inputs, training=False):
-    # A new seed for every call, drawn in the graph.
-    seed = tf.random.uniform(
-        [2], maxval=tf.int32.max, dtype=tf.int32) if training else None
-    outputs = encoder(
-        serving.checked(inputs, encoder.config, names=_HUB_INPUTS),
-        training=training, dropout_seed=seed, output_hidden_states=True)
-    return {
-      "sequence_output": outputs["sequence_output"],  # [B, S, H]
-      "pooled_output": outputs["pooled_output"],  # [B, H]
-      "default": outputs["pooled_output"],
-      # One [B, S, H] a layer, the last of them the sequence output.
-      "encoder_outputs": outputs["hidden_states"][1:],
-    }
-
-  inputs = {
-    name: tf.TensorSpec([None, None], tf.int32, name=name)
-    for name in _HUB_INPUTS}
-  for training in (True, False):
-    call.get_concrete_function(inputs, training)
-  return call
 
 
 def _encoder_signatures(
@@ -214,7 +135,7 @@ def _make_pretrained(source, config, tokenizer, **kwargs):
   # From left to right a piece predicts the next one, and no [MASK].
   if model is not encoder and not config.is_causal:
     signatures["fill_mask"] = _fill_mask_signature(model, infer, tokenizer)
-  servable = ReusableEncoder(encoder, model, tokenizer, untrained=untrained)
+  servable = ReusableEncoder(model, tokenizer, untrained=untrained)
   return servable, signatures
 
 
