@@ -42,6 +42,7 @@ from bert_tf.features import check_pooling
 from bert_tf.finetuning import Task
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
+from bert_tf.quantization import quantize
 from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
 
@@ -67,7 +68,8 @@ class Servable(tf.Module):
     super().__init__()
     named = checkpoints.checkpoint_names(model)
     self.weights = {
-      name: v.value for name, v in named.items() if name not in untrained}
+      name: v.value for name, v in named.items()
+      if name.removesuffix("_scale") not in untrained}
     self.tokenizer = tokenizer
 
 
@@ -192,21 +194,32 @@ def _fill_mask_signature(
   return serving.of_texts(["text"], fill_mask)
 
 
-def _pretrained(source: checkpoints.ModelSource, config: BertConfig):
+def _dtype(precision: str) -> str | None:
+  """What Keras layers store and compute in; int8 begins as float32."""
+  return "bfloat16" if precision == "bfloat16" else None
+
+
+def _pretrained(
+    source: checkpoints.ModelSource, config: BertConfig, *, precision: str
+):
   """Of a checkpoint with or without the pretraining heads.
 
   Returns:
     The model, its encoder, and the names of what is missing, so untrained.
   """
   has_heads = any(name.startswith("cls/predictions") for name in source.shapes)
-  model = BertForPreTraining(config) if has_heads else BertEncoder(config)
+  make = BertForPreTraining if has_heads else BertEncoder
+  model = make(config, dtype=_dtype(precision))
   untrained = checkpoints.load_pretrained(model, source)
+  if precision == "int8":
+    quantize(model)
   return model, model.encoder if has_heads else model, untrained
 
 
-def _make_pretrained(source, config, tokenizer, **kwargs):
+def _make_pretrained(source, config, tokenizer, *, precision, **kwargs):
   """`kwargs` say how texts are embedded."""
-  model, encoder, untrained = _pretrained(source, config)
+  model, encoder, untrained = _pretrained(
+      source, config, precision=precision)
   infer = serving.inference(encoder)
   signatures = _encoder_signatures(
       infer, config, tokenizer, has_pooler=not any(
@@ -214,14 +227,23 @@ def _make_pretrained(source, config, tokenizer, **kwargs):
   # From left to right a piece predicts the next one, and no [MASK].
   if model is not encoder and not config.is_causal:
     signatures["fill_mask"] = _fill_mask_signature(model, infer, tokenizer)
-  servable = ReusableEncoder(encoder, model, tokenizer, untrained=untrained)
+  if precision == "float32":
+    return ReusableEncoder(
+        encoder, model, tokenizer, untrained=untrained), signatures
+  servable = Servable(model, tokenizer, untrained=untrained)
+  # A pooler that nobody has trained is no weight, but the call reads it.
+  servable.encoder_variables = [v.value for v in encoder.weights]
   return servable, signatures
 
 
 def _make_finetuned(
-    source, config, tokenizer, description: dict[str, Any], task: Task):
-  model = task.make_model(config, description)
+    source, config, tokenizer, description: dict[str, Any], task: Task, *,
+    precision: str
+):
+  model = task.make_model(config, description, dtype=_dtype(precision))
   checkpoints.load_finetuned(model, source)
+  if precision == "int8":
+    quantize(model)
   signatures = task.signatures(model, tokenizer, description)
   return Servable(model, tokenizer), signatures
 
@@ -318,8 +340,8 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
       "with --version_2_with_negative, so it never answers with nothing.")
   if description is None:
     servable, signatures = _make_pretrained(
-        source, bert_config, tokenizer, pooling=config.pooling or "mean",
-        l2_normalize=config.l2_normalize)
+        source, bert_config, tokenizer, precision=config.precision,
+        pooling=config.pooling or "mean", l2_normalize=config.l2_normalize)
   else:
     require(
         config.pooling is None and not config.l2_normalize,
@@ -333,7 +355,8 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
         f"are {', '.join(tasks)}.")
     description = tasks[kind].read_as(description, config)
     servable, signatures = _make_finetuned(
-        source, bert_config, tokenizer, description, tasks[kind])
+        source, bert_config, tokenizer, description, tasks[kind],
+        precision=config.precision)
 
   def files(directory):
     checkpoints.save_model_files(

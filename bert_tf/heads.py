@@ -135,7 +135,7 @@ class MaskedLMHead(keras.layers.Layer):
 
 
 class LinearHead(keras.layers.Layer):
-  """Logits [..., C] of pooled output [..., H].
+  """Float32 logits [..., C] of pooled output [..., H].
 
   The weights are [C, H], as the original's.
   """
@@ -158,8 +158,11 @@ class LinearHead(keras.layers.Layer):
     self.built = True
 
   def call(self, x):
-    logits = ops.matmul(x, ops.transpose(self.output_weights))
-    return ops.cast(logits + self.output_bias, "float32")
+    # There are few classes: rounding their logits would spare nothing.
+    x, weights, bias = (
+      ops.cast(y, "float32")
+      for y in (x, self.output_weights, self.output_bias))
+    return ops.matmul(x, ops.transpose(weights)) + bias
 
 
 def _linear_head(

@@ -76,7 +76,8 @@ class LayerNorm(keras.layers.LayerNormalization):
   """Keras's layer with its variables, and `normalize`; float32 inside."""
 
   def call(self, x):
-    return ops.cast(normalize(x) * self.gamma + self.beta, x.dtype)
+    gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
+    return ops.cast(normalize(x) * gamma + beta, x.dtype)
 
 
 def layer_norm(dtype=None) -> LayerNorm:
@@ -212,6 +213,7 @@ class BertEmbeddings(keras.layers.Layer):
     self.initializer_range = initializer_range
     self.norm = layer_norm(self.dtype_policy)
     self.dropout = Dropout(dropout_rate, salt=0, dtype=self.dtype_policy)
+    self.word_scale = None  # [V, 1], once the words are int8.
 
   def build(self, input_shape=None):
     def table(name, rows):
@@ -227,6 +229,39 @@ class BertEmbeddings(keras.layers.Layer):
     self.norm.build((None, None, self.hidden_size))
     self.built = True
 
+  def quantize(self, mode=None, config=None):
+    """Makes the word embeddings int8, each row with a scale of its own.
+
+    A row is then its numbers divided by its scale, as Keras has it.
+    """
+    del mode, config  # Of Keras's protocol: see `quantization`.
+    values, scale = keras.quantizers.abs_max_quantize(
+        self.word_embeddings, axis=-1, to_numpy=True)
+    del self.word_embeddings
+    for name, attribute, value in (
+        ("word_embeddings", "word_embeddings", values),
+        ("word_embeddings_scale", "word_scale", scale)):
+      variable = self.add_weight(
+          name=name, shape=value.shape, dtype=value.dtype.name,
+          initializer="zeros", trainable=False)
+      variable.assign(value)
+      setattr(self, attribute, variable)
+
+  @property
+  def word_table(self):
+    """All word embeddings [V, H] as they are computed with."""
+    if self.word_scale is None:
+      return self.word_embeddings
+    return ops.cast(self.word_embeddings, "float32") / self.word_scale
+
+  def _look_up_words(self, input_ids):
+    """[..., H]; of an int8 table no more than these rows become floats."""
+    x = ops.take(self.word_embeddings, input_ids, axis=0)
+    if self.word_scale is None:
+      return x
+    return ops.cast(x, "float32") / ops.take(
+        self.word_scale, input_ids, axis=0)
+
   def call(
       self, input_ids, segment_ids, position_ids=None, dropout_seed=None
   ):
@@ -235,7 +270,7 @@ class BertEmbeddings(keras.layers.Layer):
       raise ValueError(
           f"input_ids: received a sequence of {sequence_length}; the model "
           f"has {self.max_position_embeddings} positions.")
-    x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, S, H]
+    x = self._look_up_words(input_ids)  # [B, S, H]
     x = x + ops.take(self.token_type_embeddings, segment_ids, axis=0)
     if position_ids is None:
       if sequence_length is None:

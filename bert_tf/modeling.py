@@ -149,7 +149,7 @@ class BertEncoder(BertModel):
   @property
   def embedding_table(self):
     """The word embeddings [V, H], which the masked-LM head shares."""
-    return self.embeddings.word_embeddings
+    return self.embeddings.word_table
 
   def call(
       self, inputs, training=None, dropout_seed=None,

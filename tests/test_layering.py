@@ -27,7 +27,7 @@ FLOORS = (
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
    "data.feature_files", "fused", "layers", "modeling", "losses", "bilstm",
-   "heads", "optimization", "examples", "serving", "distribution", "reporting",
+   "heads", "quantization", "optimization", "examples", "serving", "distribution", "reporting",
    "monitoring"),
   ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
@@ -40,10 +40,11 @@ FLOORS = (
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]
-MODEL = ("fused", "layers", "modeling", "bilstm", "heads")
+MODEL = ("fused", "layers", "modeling", "bilstm", "heads", "quantization")
 NO_TENSORFLOW = (
   *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "fused",
-  "layers", "modeling", "bilstm", "heads", "losses", "optimization")
+  "layers", "modeling", "bilstm", "heads", "quantization", "losses",
+  "optimization")
 
 
 def name_of(path: pathlib.Path) -> str:
