@@ -396,6 +396,16 @@ class ExportConfig:
            "about a quarter. Norms, softmax and the logits of tasks are "
            "float32 always. A pretrained model that is not float32 is for "
            "serving alone.")
+  eval_flags: str | None = option(
+      None, help="With another precision than float32: flags of "
+                 "run_finetuning.py that name the dev rows, such as "
+                 "'--data_dir=glue/SST-2', to compare both on them. Not "
+                 "given: size and time are compared alone.")
 
   def __post_init__(self):
     check_options(self)
+    require(
+        self.eval_flags is None or self.precision != "float32",
+        f"--eval_flags: received {self.eval_flags!r} with "
+        "--precision=float32, beside which another is compared; give one, or "
+        "evaluate with run_finetuning.py --do_eval.")

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import functools
 import os
 import shutil
 from typing import Any
@@ -29,6 +30,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf import export_comparison
 from bert_tf import saved_model_check
 from bert_tf import serving
 from bert_tf import serving_files
@@ -37,9 +39,11 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.errors import one_line
+from bert_tf.export_comparison import Candidate
 from bert_tf.features import POOLINGS
 from bert_tf.features import check_pooling
 from bert_tf.finetuning import Task
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
 from bert_tf.quantization import quantize
@@ -57,20 +61,27 @@ class Servable(tf.Module):
   """What a SavedModel is made of: variables, tokenizer, functions.
 
   `weights` maps the original's names to raw variables, so that the
-  checkpoint inside the SavedModel has readable keys. Those that are
-  `untrained` are not among them: who loads it is told that they are missing.
+  checkpoint inside the SavedModel has readable keys.
   """
 
   def __init__(
-      self, model: keras.Model, tokenizer: BertTokenizer, *,
-      untrained: Sequence[str] = ()
+      self, weights: Mapping[str, tf.Variable], tokenizer: BertTokenizer
   ):
     super().__init__()
-    named = checkpoints.checkpoint_names(model)
-    self.weights = {
-      name: v.value for name, v in named.items()
-      if name.removesuffix("_scale") not in untrained}
+    self.weights = dict(weights)
     self.tokenizer = tokenizer
+
+
+class FixedEncoder(Servable):
+  """A pretrained model that is for serving alone."""
+
+  def __init__(
+      self, encoder: BertEncoder, weights: Mapping[str, tf.Variable],
+      tokenizer: BertTokenizer
+  ):
+    super().__init__(weights, tokenizer)
+    # A pooler that nobody has trained is no weight, but the call reads it.
+    self.encoder_variables = [v.value for v in encoder.weights]
 
 
 class ReusableEncoder(Servable):
@@ -84,10 +95,10 @@ class ReusableEncoder(Servable):
   trainable_variables = variables = regularization_losses = None
 
   def __init__(
-      self, encoder: BertEncoder, model: keras.Model,
-      tokenizer: BertTokenizer, *, untrained: Sequence[str] = ()
+      self, encoder: BertEncoder, weights: Mapping[str, tf.Variable],
+      tokenizer: BertTokenizer
   ):
-    super().__init__(model, tokenizer, untrained=untrained)
+    super().__init__(weights, tokenizer)
     self.trainable_variables = [v.value for v in encoder.trainable_variables]
     self.variables = [
       v.value for v in checkpoints.checkpoint_names(encoder).values()]
@@ -194,6 +205,15 @@ def _fill_mask_signature(
   return serving.of_texts(["text"], fill_mask)
 
 
+def _weights(
+    model: keras.Model, *, untrained: Sequence[str] = ()
+) -> dict[str, tf.Variable]:
+  """The raw variables by name; who loads them is told what is missing."""
+  return {
+    name: v.value for name, v in checkpoints.checkpoint_names(model).items()
+    if name.removesuffix("_scale") not in untrained}
+
+
 def _dtype(precision: str) -> str | None:
   """What Keras layers store and compute in; int8 begins as float32."""
   return "bfloat16" if precision == "bfloat16" else None
@@ -216,7 +236,9 @@ def _pretrained(
   return model, model.encoder if has_heads else model, untrained
 
 
-def _make_pretrained(source, config, tokenizer, *, precision, **kwargs):
+def _make_pretrained(
+    source, config, tokenizer, *, precision: str, **kwargs
+) -> Candidate:
   """`kwargs` say how texts are embedded."""
   model, encoder, untrained = _pretrained(
       source, config, precision=precision)
@@ -227,25 +249,34 @@ def _make_pretrained(source, config, tokenizer, *, precision, **kwargs):
   # From left to right a piece predicts the next one, and no [MASK].
   if model is not encoder and not config.is_causal:
     signatures["fill_mask"] = _fill_mask_signature(model, infer, tokenizer)
-  if precision == "float32":
-    return ReusableEncoder(
-        encoder, model, tokenizer, untrained=untrained), signatures
-  servable = Servable(model, tokenizer, untrained=untrained)
-  # A pooler that nobody has trained is no weight, but the call reads it.
-  servable.encoder_variables = [v.value for v in encoder.weights]
-  return servable, signatures
+  return Candidate(
+      model=model, weights=_weights(model, untrained=untrained),
+      signatures=signatures)
 
 
 def _make_finetuned(
     source, config, tokenizer, description: dict[str, Any], task: Task, *,
     precision: str
-):
+) -> Candidate:
   model = task.make_model(config, description, dtype=_dtype(precision))
   checkpoints.load_finetuned(model, source)
   if precision == "int8":
     quantize(model)
-  signatures = task.signatures(model, tokenizer, description)
-  return Servable(model, tokenizer), signatures
+  return Candidate(
+      model=model, weights=_weights(model),
+      signatures=task.signatures(model, tokenizer, description))
+
+
+def _make_servable(
+    made: Candidate, tokenizer: BertTokenizer, *, is_pretrained: bool,
+    precision: str
+) -> Servable:
+  if not is_pretrained:
+    return Servable(made.weights, tokenizer)
+  is_alone = isinstance(made.model, BertEncoder)
+  encoder = made.model if is_alone else made.model.encoder
+  kind = ReusableEncoder if precision == "float32" else FixedEncoder
+  return kind(encoder, made.weights, tokenizer)
 
 
 def _next_version(export_dir: str) -> int:
@@ -318,8 +349,65 @@ def save(
   return path
 
 
-def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
+def _description(
+    config: ExportConfig, tasks: Mapping[str, Task],
+    source: checkpoints.ModelSource
+) -> dict[str, Any] | None:
+  """Of a fine-tuned model, with what the flags say; None of a pretrained one.
+
+  Raises:
+    InputError: the task is not known, or flags do not fit it.
+  """
+  description = checkpoints.read_task(source)
+  require(
+      config.null_score_diff_threshold is None
+      or bool((description or {}).get("version_2_with_negative")),
+      f"--null_score_diff_threshold: {config.model_dir} was not fine-tuned "
+      "with --version_2_with_negative, so it never answers with nothing.")
+  if description is None:
+    return None
+  require(
+      config.pooling is None and not config.l2_normalize,
+      f"--pooling, --l2_normalize: {config.model_dir} was fine-tuned for "
+      f"{description['task_name']!r} and exports no embeddings. Leave them "
+      "out, or export a pretrained model.")
+  kind = kind_of(description)
+  require(
+      kind in tasks,
+      f"{config.model_dir}: was fine-tuned for the task {kind!r}; known "
+      f"are {', '.join(tasks)}.")
+  return tasks[kind].read_as(description, config)
+
+
+def _maker(
+    config: ExportConfig, tasks: Mapping[str, Task],
+    source: checkpoints.ModelSource, tokenizer: BertTokenizer,
+    description: dict[str, Any] | None
+) -> Callable[..., Candidate]:
+  """A function: (precision=) -> what the export is made of."""
+  bert_config = checkpoints.config_of(source)
+  if description is None:
+    return functools.partial(
+        _make_pretrained, source, bert_config, tokenizer,
+        pooling=config.pooling or "mean", l2_normalize=config.l2_normalize)
+  return functools.partial(
+      _make_finetuned, source, bert_config, tokenizer, description,
+      tasks[kind_of(description)])
+
+
+def run(
+    config: ExportConfig, tasks: Mapping[str, Task], *,
+    evaluation: FinetuningConfig | None = None
+) -> str:
   """Exports a model directory; returns the path of the new version.
+
+  In another precision than float32 it is compared with that one: a table is
+  printed, and is in the card.
+
+  Args:
+    config: what to export.
+    tasks: by name.
+    evaluation: of `config.eval_flags`, the dev rows to compare on.
 
   Raises:
     InputError: no model, no vocabulary, or a task that is not known.
@@ -332,36 +420,25 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
   tokenizer = checkpoints.find_tokenizer(
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case)
-  description = checkpoints.read_task(source)
-  require(
-      config.null_score_diff_threshold is None
-      or bool((description or {}).get("version_2_with_negative")),
-      f"--null_score_diff_threshold: {config.model_dir} was not fine-tuned "
-      "with --version_2_with_negative, so it never answers with nothing.")
-  if description is None:
-    servable, signatures = _make_pretrained(
-        source, bert_config, tokenizer, precision=config.precision,
-        pooling=config.pooling or "mean", l2_normalize=config.l2_normalize)
-  else:
-    require(
-        config.pooling is None and not config.l2_normalize,
-        f"--pooling, --l2_normalize: {config.model_dir} was fine-tuned for "
-        f"{description['task_name']!r} and exports no embeddings. Leave them "
-        "out, or export a pretrained model.")
-    kind = kind_of(description)
-    require(
-        kind in tasks,
-        f"{config.model_dir}: was fine-tuned for the task {kind!r}; known "
-        f"are {', '.join(tasks)}.")
-    description = tasks[kind].read_as(description, config)
-    servable, signatures = _make_finetuned(
-        source, bert_config, tokenizer, description, tasks[kind],
-        precision=config.precision)
+  description = _description(config, tasks, source)
+  make = _maker(config, tasks, source, tokenizer, description)
+  made, comparison = make(precision=config.precision), None
+  if config.precision != "float32":
+    exact = make(precision="float32")
+    comparison = export_comparison.compare(
+        {"float32": exact, config.precision: made},
+        dev=evaluation and export_comparison.dev_outputs(
+            evaluation, tasks, description, tokenizer, model=exact.model))
+    print("\n".join(export_comparison.lines(comparison)))
 
   def files(directory):
     checkpoints.save_model_files(
         directory, bert_config, tokenizer, task=description)
     serving_files.write(
-        directory, task=description, model_dir=source.directory)
+        directory, task=description, model_dir=source.directory,
+        comparison=comparison)
 
-  return save(servable, signatures, config.export_dir, files=files)
+  servable = _make_servable(
+      made, tokenizer, is_pretrained=description is None,
+      precision=config.precision)
+  return save(servable, made.signatures, config.export_dir, files=files)

@@ -17,6 +17,7 @@ from bert_tf.bilstm import make_bilstm
 from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.layers import ACTIVATIONS
+from bert_tf.layers import Dense
 from bert_tf.layers import Dropout
 from bert_tf.layers import gather_positions
 from bert_tf.layers import layer_norm
@@ -111,7 +112,7 @@ class MaskedLMHead(keras.layers.Layer):
     self.vocab_size = config.vocab_size
     self.hidden_size = config.hidden_size
     self.activation = ACTIVATIONS[config.hidden_act]
-    self.transform = keras.layers.Dense(
+    self.transform = Dense(
         config.hidden_size, name="dense", dtype=self.dtype_policy,
         kernel_initializer=truncated_normal(config.initializer_range))
     self.norm = layer_norm(self.dtype_policy)

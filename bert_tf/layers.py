@@ -85,6 +85,18 @@ def layer_norm(dtype=None) -> LayerNorm:
   return LayerNorm(epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
 
 
+class Dense(keras.layers.Dense):
+  """Keras's layer, whose kernel may be int8: see `quantization`."""
+
+  def quantized_call(self, inputs, training=None):
+    # That of Keras has a gradient of its own, which no server needs: it takes
+    # twice the time to trace, and each export that is loaded warns of it.
+    del training
+    x = ops.matmul(inputs, ops.cast(self.kernel, self.compute_dtype))
+    x = x / self.kernel_scale + self.bias
+    return x if self.activation is None else self.activation(x)
+
+
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
   """What attention adds to the scores: 0 = seen, MASK_BIAS = hidden.
 
@@ -229,12 +241,12 @@ class BertEmbeddings(keras.layers.Layer):
     self.norm.build((None, None, self.hidden_size))
     self.built = True
 
-  def quantize(self, mode=None, config=None):
+  def quantize(self, mode=None, type_check=True, config=None):
     """Makes the word embeddings int8, each row with a scale of its own.
 
     A row is then its numbers divided by its scale, as Keras has it.
     """
-    del mode, config  # Of Keras's protocol: see `quantization`.
+    del mode, type_check, config  # Of Keras's protocol: see `quantization`.
     values, scale = keras.quantizers.abs_max_quantize(
         self.word_embeddings, axis=-1, to_numpy=True)
     del self.word_embeddings
@@ -302,7 +314,7 @@ class BertLayer(keras.layers.Layer):
     self.activation = ACTIVATIONS[hidden_act]
 
     def dense(units, name):
-      return keras.layers.Dense(
+      return Dense(
           units, name=name, dtype=self.dtype_policy,
           kernel_initializer=truncated_normal(initializer_range))
 

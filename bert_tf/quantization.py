@@ -12,13 +12,13 @@ import contextlib
 import keras
 
 from bert_tf.layers import BertEmbeddings
+from bert_tf.layers import Dense
 
 # Keras would otherwise round what the kernels are multiplied with, too.
 _WEIGHTS_ALONE = keras.quantizers.Int8QuantizationConfig(
     activation_quantizer=None)
 # The layers that are rounded, and what of them.
-_MATRICES = {
-  keras.layers.Dense: "kernel", BertEmbeddings: "word_embeddings"}
+_MATRICES = {Dense: "kernel", BertEmbeddings: "word_embeddings"}
 
 
 def quantize(model: keras.Model) -> None:
@@ -32,12 +32,12 @@ def quantize(model: keras.Model) -> None:
   Kernels are those of all Dense layers. Small matrices stay as they are:
   positions, segments, the heads of tasks; and so do LSTMs.
 
-  >>> layer = keras.layers.Dense(2, use_bias=False)
+  >>> layer = Dense(2)
   >>> layer.build((None, 2))
-  >>> layer.kernel.assign([[0.5, -0.1], [-1.0, 0.2]])
+  >>> _ = layer.kernel.assign([[0.5, -0.06], [-1.27, 0.2]])
   >>> quantize(keras.Sequential([layer]))
   >>> layer.kernel.numpy().tolist()
-  [[64, -64], [-127, 127]]
+  [[50, -38], [-127, 127]]
   """
   for layer in model._flatten_layers():
     matrix = getattr(layer, _MATRICES.get(type(layer), ""), None)
@@ -48,4 +48,4 @@ def quantize(model: keras.Model) -> None:
     with contextlib.ExitStack() as stack:
       for scope in scopes:
         stack.enter_context(keras.name_scope(scope))
-      layer.quantize("int8", config=_WEIGHTS_ALONE)
+      layer.quantize("int8", config=_WEIGHTS_ALONE, type_check=False)

@@ -13,6 +13,7 @@ from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
 from bert_tf.heads import BertTokenClassifier
 from bert_tf.layers import BertEmbeddings
+from bert_tf.layers import Dense
 from bert_tf.quantization import quantize
 
 CONFIG = BertConfig(
@@ -27,7 +28,7 @@ PLACES = {"masked_lm_positions": np.array([[1, 2], [1, 0]])}
 
 
 def dense(kernel):
-  layer = keras.layers.Dense(np.shape(kernel)[1], name="dense")
+  layer = Dense(np.shape(kernel)[1], name="dense")
   layer.build((None, np.shape(kernel)[0]))
   layer.kernel.assign(kernel)
   layer.bias.assign([1.0, 0.0, -1.0])
