@@ -33,7 +33,7 @@ FLOORS = (
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "features", "predictor",
    "pretraining", "finetuning", "serving_files", "saved_model_check",
-   "export_comparison", "export", "tasks.classification", "tasks.glue", "tasks.xnli",
+   "export_comparison", "export", "tflite", "tasks.classification", "tasks.glue", "tasks.xnli",
    "tasks.multiple_choice",
    "tasks.tagging_signature", "tasks.tagging", "tasks.spans", "tasks",
    "search"),
