@@ -171,10 +171,14 @@ def open_checkpoint(prefix: str) -> ModelSource:
 
 
 def open_saved_model(directory: str) -> ModelSource:
-  """A SavedModel that this project exported, but none in int8."""
+  """A SavedModel that this project exported, but none in int8.
+
+  What is in bfloat16 there is read as float32.
+  """
   tensors = _objects(
       _open_checkpoint(os.path.join(directory, "variables", "variables")),
-      root="weights", turn=lambda name, array: array.astype(np.float32))
+      root="weights",
+      turn=lambda name, array: np.asarray(array, np.float32))
   assets = os.path.join(directory, "assets")
   config = _config_in(assets)
   require(
