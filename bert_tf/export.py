@@ -1,15 +1,7 @@
 """SavedModels that take strings, for TensorFlow Serving and for reuse.
 
-Keras models do not load in C++ when they are saved as they are (their
-variables are not found there), so what is saved is a `tf.Module` that tracks
-the raw variables by name, the tokenizer, and functions over the model.
-
-The pretrained encoder's SavedModel is also what fine-tuning can start from:
-
-  encoder = tf.saved_model.load("export/1")
-  ids = encoder.tokenize(["a text"])
-  outputs = encoder({"input_word_ids": ..., "input_mask": ...,
-                     "input_type_ids": ...}, training=True)
+What is saved is a `servable.Servable`; that of a pretrained encoder is also
+what fine-tuning can start from.
 
 Shapes: B texts, S sequence length, H hidden size, M masks in a text, K best
 pieces.
@@ -18,7 +10,6 @@ pieces.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import contextlib
 import functools
 import os
@@ -26,7 +17,6 @@ import shutil
 from typing import Any
 
 from absl import logging
-import keras
 import tensorflow as tf
 
 from bert_tf import checkpoints
@@ -47,92 +37,13 @@ from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
 from bert_tf.quantization import quantize
+from bert_tf.servable import ReusableEncoder
+from bert_tf.servable import Servable
 from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
 
 # How many pieces fill_mask gives for each mask.
 TOP_K = 5
-
-# TensorFlow Hub's names for the encoder's inputs, in their order.
-_HUB_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
-
-
-class Servable(tf.Module):
-  """What a SavedModel is made of: variables, tokenizer, functions.
-
-  `weights` maps the original's names to raw variables, so that the
-  checkpoint inside the SavedModel has readable keys.
-  """
-
-  def __init__(
-      self, weights: Mapping[str, tf.Variable], tokenizer: BertTokenizer
-  ):
-    super().__init__()
-    self.weights = dict(weights)
-    self.tokenizer = tokenizer
-
-
-class FixedEncoder(Servable):
-  """A pretrained model that is for serving alone."""
-
-  def __init__(
-      self, encoder: BertEncoder, weights: Mapping[str, tf.Variable],
-      tokenizer: BertTokenizer
-  ):
-    super().__init__(weights, tokenizer)
-    # A pooler that nobody has trained is no weight, but the call reads it.
-    self.encoder_variables = [v.value for v in encoder.weights]
-
-
-class ReusableEncoder(Servable):
-  """A callable with the names of TensorFlow Hub's Transformer encoders.
-
-  `variables` are those that the call uses: pretraining heads of the model are
-  among the `weights` alone, so that no optimizer waits for their gradients.
-  """
-
-  # Properties of tf.Module, which would not be saved: lists take their place.
-  trainable_variables = variables = regularization_losses = None
-
-  def __init__(
-      self, encoder: BertEncoder, weights: Mapping[str, tf.Variable],
-      tokenizer: BertTokenizer
-  ):
-    super().__init__(weights, tokenizer)
-    self.trainable_variables = [v.value for v in encoder.trainable_variables]
-    self.variables = [
-      v.value for v in checkpoints.checkpoint_names(encoder).values()]
-    self.regularization_losses = []
-    self.tokenize = tokenizer._tokenize
-    # An attribute, since a method that is no tf.function is not saved.
-    self.__call__ = _encoder_function(encoder)
-
-
-def _encoder_function(encoder: BertEncoder):
-  """(inputs in Hub's names, training) -> outputs in Hub's names."""
-
-  @tf.function
-  def call(inputs, training=False):
-    # A new seed for every call, drawn in the graph.
-    seed = tf.random.uniform(
-        [2], maxval=tf.int32.max, dtype=tf.int32) if training else None
-    outputs = encoder(
-        serving.checked(inputs, encoder.config, names=_HUB_INPUTS),
-        training=training, dropout_seed=seed, output_hidden_states=True)
-    return {
-      "sequence_output": outputs["sequence_output"],  # [B, S, H]
-      "pooled_output": outputs["pooled_output"],  # [B, H]
-      "default": outputs["pooled_output"],
-      # One [B, S, H] a layer, the last of them the sequence output.
-      "encoder_outputs": outputs["hidden_states"][1:],
-    }
-
-  inputs = {
-    name: tf.TensorSpec([None, None], tf.int32, name=name)
-    for name in _HUB_INPUTS}
-  for training in (True, False):
-    call.get_concrete_function(inputs, training)
-  return call
 
 
 def _encoder_signatures(
@@ -205,15 +116,6 @@ def _fill_mask_signature(
   return serving.of_texts(["text"], fill_mask)
 
 
-def _weights(
-    model: keras.Model, *, untrained: Sequence[str] = ()
-) -> dict[str, tf.Variable]:
-  """The raw variables by name; who loads them is told what is missing."""
-  return {
-    name: v.value for name, v in checkpoints.checkpoint_names(model).items()
-    if name.removesuffix("_scale") not in untrained}
-
-
 def _dtype(precision: str) -> str | None:
   """What Keras layers store and compute in; int8 begins as float32."""
   return "bfloat16" if precision == "bfloat16" else None
@@ -250,8 +152,7 @@ def _make_pretrained(
   if model is not encoder and not config.is_causal:
     signatures["fill_mask"] = _fill_mask_signature(model, infer, tokenizer)
   return Candidate(
-      model=model, weights=_weights(model, untrained=untrained),
-      signatures=signatures)
+      model=model, signatures=signatures, untrained=untrained)
 
 
 def _make_finetuned(
@@ -263,20 +164,21 @@ def _make_finetuned(
   if precision == "int8":
     quantize(model)
   return Candidate(
-      model=model, weights=_weights(model),
+      model=model,
       signatures=task.signatures(model, tokenizer, description))
 
 
 def _make_servable(
-    made: Candidate, tokenizer: BertTokenizer, *, is_pretrained: bool,
-    precision: str
+    made: Candidate, tokenizer: BertTokenizer, *, is_reusable: bool
 ) -> Servable:
-  if not is_pretrained:
-    return Servable(made.weights, tokenizer)
-  is_alone = isinstance(made.model, BertEncoder)
-  encoder = made.model if is_alone else made.model.encoder
-  kind = ReusableEncoder if precision == "float32" else FixedEncoder
-  return kind(encoder, made.weights, tokenizer)
+  if is_reusable:
+    return ReusableEncoder(made.model, tokenizer, untrained=made.untrained)
+  servable = Servable(made.model, tokenizer, untrained=made.untrained)
+  # A pooler that nobody has trained is no weight, but the call reads it.
+  servable.untrained_variables = [
+    v.value for name, v in checkpoints.checkpoint_names(made.model).items()
+    if name.startswith("bert/") and name not in servable.weights]
+  return servable
 
 
 def _next_version(export_dir: str) -> int:
@@ -439,6 +341,6 @@ def run(
         comparison=comparison)
 
   servable = _make_servable(
-      made, tokenizer, is_pretrained=description is None,
-      precision=config.precision)
+      made, tokenizer,
+      is_reusable=description is None and config.precision == "float32")
   return save(servable, made.signatures, config.export_dir, files=files)

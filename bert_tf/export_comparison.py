@@ -7,6 +7,7 @@ answer the same rows, and the same requests in turns.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import statistics
@@ -23,6 +24,7 @@ from bert_tf.config import require
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
+from bert_tf.servable import raw_weights
 from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
 
@@ -37,16 +39,18 @@ _SIGNATURE = "serving_default"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidate:
-  """One of those that are compared: a model and what is exported of it."""
+  """A model, what is exported of it, and the names of untrained variables."""
 
   model: keras.Model
-  weights: Mapping[str, tf.Variable]
   signatures: Mapping[str, Callable]
+  untrained: Sequence[str] = ()
 
   @property
   def num_bytes(self) -> int:
-    return sum(v.dtype.size * v.shape.num_elements()
-               for v in self.weights.values())
+    """Of the weights."""
+    weights = raw_weights(self.model, untrained=self.untrained)
+    return sum(
+        v.dtype.size * v.shape.num_elements() for v in weights.values())
 
 
 def dev_outputs(

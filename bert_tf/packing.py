@@ -61,7 +61,7 @@ def pack(
     ids_b: tf.RaggedTensor | None,
     *,
     special_ids: SpecialIds,
-    max_seq_length: int | None,
+    max_seq_length: int | tf.Tensor | None,
     truncation: str,
     pad_to_max_length: bool,
     pad_to_multiple_of: int | None,
@@ -194,9 +194,16 @@ def _truncate(
   return a, b._replace(size=tf.minimum(b.size, room - a.size))
 
 
-def _check_length(max_seq_length: int, *, least: int, needs: str) -> None:
+def _check_length(
+    max_seq_length: int | tf.Tensor, *, least: int, needs: str
+) -> None:
+  required = f"{needs} need at least {least}"
+  if tf.is_tensor(max_seq_length):
+    tf.debugging.assert_greater_equal(
+        max_seq_length, least, message=f"max_seq_length: {required}")
+    return
   require(max_seq_length >= least, f"max_seq_length: received "
-          f"{max_seq_length}; {needs} need at least {least}.")
+          f"{max_seq_length}; {required}.")
 
 
 def _check_padding(

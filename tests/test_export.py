@@ -60,11 +60,6 @@ PROMPTS = [
   "[MASK][MASK] the [MASK]", "\udcff[MASK]\udce4", "[MASK] " * POSITIONS,
   "cat " * POSITIONS + "[MASK]",
 ]
-INPUTS = {
-  "input_word_ids": [[2, 5, 6, 7, 3, 0], [2, 14, 15, 17, 9, 3]],
-  "input_mask": [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]],
-  "input_type_ids": [[0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]],
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +113,6 @@ def classifier(tmp_path_factory):
   directory = tmp_path_factory.mktemp("classifier")
   return export_model(
       directory, BertClassifier(CONFIG, num_classes=len(LABELS)), TASK)
-
-
-@pytest.fixture(scope="module")
-def loaded(pretrained):
-  return tf.saved_model.load(pretrained.path)
 
 
 @pytest.fixture(scope="module")
@@ -362,117 +352,6 @@ def test_the_loader_answers_mistakes_and_goes_on(loader, pretrained):
     with pytest.raises(LoaderError, match=error):
       loader.ask(**{**request, "inputs": {"text": ["a"]}, **change})
   assert loader.ask(**request, inputs={"text": ["a"]})
-
-
-# The reusable encoder.
-
-
-def hub_outputs(encoder):
-  """What the Keras encoder gives for INPUTS, in Hub's names."""
-  outputs = encoder({
-    "input_ids": tf.constant(INPUTS["input_word_ids"]),
-    "input_mask": tf.constant(INPUTS["input_mask"]),
-    "segment_ids": tf.constant(INPUTS["input_type_ids"])},
-    output_hidden_states=True)
-  return {
-    "sequence_output": outputs["sequence_output"],
-    "pooled_output": outputs["pooled_output"],
-    "default": outputs["pooled_output"],
-    "encoder_outputs": outputs["hidden_states"][1:]}
-
-
-def hub_inputs():
-  return {name: tf.constant(value) for name, value in INPUTS.items()}
-
-
-def test_the_loaded_encoder_is_callable_and_equals_the_model(
-    loaded, pretrained):
-  expected = hub_outputs(pretrained.model.encoder)
-  for outputs in (loaded(hub_inputs()), loaded(hub_inputs(), training=False)):
-    assert sorted(outputs) == sorted(expected)
-    assert len(outputs["encoder_outputs"]) == CONFIG.num_hidden_layers
-    tf.nest.map_structure(
-        lambda one, two: np.testing.assert_allclose(one, two, atol=1e-5),
-        dict(outputs), expected)
-
-
-def test_the_loaded_encoder_drops_out_in_training_only(loaded):
-  one, two = (
-    loaded(hub_inputs(), training=True)["sequence_output"].numpy()
-    for _ in range(2))
-  still = loaded(hub_inputs(), training=False)["sequence_output"].numpy()
-  for first, second in ((one, two), (one, still), (two, still)):
-    assert np.abs(first - second).max() > 0.1
-  again = loaded(hub_inputs(), training=False)["sequence_output"]
-  np.testing.assert_array_equal(again, still)
-
-
-def test_the_loaded_encoder_has_the_checkpoints_variables(loaded, pretrained):
-  reader = tf.train.load_checkpoint(
-      os.path.join(pretrained.model_dir, "bert_model.ckpt"))
-  names = set(reader.get_variable_to_shape_map())
-  assert set(loaded.weights) == names
-  of_encoder = {name for name in names if name.startswith("bert/")}
-  for variables in (loaded.trainable_variables, loaded.variables):
-    by_name = {v.name.removesuffix(":0"): v for v in variables}
-    assert set(by_name) == of_encoder and len(variables) == len(of_encoder)
-    for name, variable in by_name.items():
-      np.testing.assert_array_equal(variable, reader.get_tensor(name))
-      np.testing.assert_array_equal(variable, loaded.weights[name])
-  assert all(v.trainable for v in loaded.trainable_variables)
-  assert list(loaded.regularization_losses) == []
-
-
-def gradients(call, variables):
-  """Of a loss to which each number of both outputs counts differently."""
-  generator = np.random.default_rng(2)
-  with tf.GradientTape() as tape:
-    outputs = call()
-    loss = sum(
-        tf.reduce_sum(
-            outputs[name] * generator.normal(size=outputs[name].shape))
-        for name in ("sequence_output", "pooled_output"))
-  found = tape.gradient(loss, variables)
-  assert all(gradient is not None for gradient in found)
-  return [tf.convert_to_tensor(gradient).numpy() for gradient in found]
-
-
-def test_the_loaded_encoder_refuses_what_does_not_fit(loaded):
-  for training in (False, True):
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match="input_type_ids: must be from"):
-      loaded(
-          hub_inputs() | {"input_type_ids": tf.constant([[0] * 5 + [2]] * 2)},
-          training=training)
-
-
-def test_gradients_flow_to_all_variables_of_the_loaded_encoder(
-    loaded, pretrained):
-  encoder = pretrained.model.encoder
-  by_path = checkpoints.checkpoint_names(encoder)
-  names = [v.name.removesuffix(":0") for v in loaded.trainable_variables]
-  expected = gradients(
-      lambda: hub_outputs(encoder), [by_path[name].value for name in names])
-  found = gradients(
-      lambda: loaded(hub_inputs(), training=False),
-      loaded.trainable_variables)
-  for name, one, two in zip(names, found, expected, strict=True):
-    np.testing.assert_allclose(one, two, atol=1e-4, err_msg=name)
-  in_training = gradients(
-      lambda: loaded(hub_inputs(), training=True),
-      loaded.trainable_variables)
-  for name, gradient in zip(names, in_training, strict=True):
-    # The softmax cancels what is added to all keys.
-    vanishes = name.endswith("key/bias")
-    assert (np.abs(gradient).max() < 1e-4) == vanishes, name
-
-
-def test_the_loaded_encoder_tokenizes(loaded, pretrained):
-  texts = encoded(TEXTS)
-  assert loaded.tokenize(texts).to_list() == (
-      pretrained.tokenizer.tokenize(texts).to_list())
-  assert loaded.tokenize(["The cats [MASK]"]).to_list() == [
-    [5, 6, 12, 20, 22, 21]]
 
 
 # What lies on the disk.
