@@ -170,9 +170,9 @@ def lines(found: Mapping[str, Mapping[str, float]]) -> list[str]:
   >>> print("\\n".join(lines({
   ...     "weights_bytes": {"float32": 90000, "int8": 23400},
   ...     "accuracy": {"float32": 0.9151, "int8": 0.914}})))
-                         float32          int8        change
-    weights_bytes         90,000        23,400        x 0.26
-    accuracy              0.9151        0.9140       -0.0011
+                             float32          int8        change
+    weights_bytes             90,000        23,400        x 0.26
+    accuracy                  0.9151        0.9140       -0.0011
   """
   def row(cells):
     return f"  {cells[0]:18}" + "".join(f"{cell:>14}" for cell in cells[1:])
