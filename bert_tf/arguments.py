@@ -389,6 +389,59 @@ class ExportConfig:
            "pieces, [CLS] and [SEP] among them. Not given: mean.")
   l2_normalize: bool = option(
       False, help="Embeddings have the length 1.")
+  precision: str = option(
+      "float32", choices=("float32", "bfloat16", "int8"),
+      help="bfloat16: weights and products in 16 bits; half the size. int8: "
+           "the matrices of the encoder in 8 bits, computed with in float32; "
+           "about a quarter. Norms, softmax and the logits of tasks are "
+           "float32 always. A pretrained model that is not float32 is for "
+           "serving alone.")
+  eval_flags: str | None = option(
+      None, help="With another precision than float32: flags of "
+                 "run_finetuning.py that name the dev rows, such as "
+                 "'--data_dir=glue/SST-2', to compare both on them. Not "
+                 "given: size and time are compared alone.")
 
   def __post_init__(self):
     check_options(self)
+    require(
+        self.eval_flags is None or self.precision != "float32",
+        f"--eval_flags: received {self.eval_flags!r} with "
+        "--precision=float32, beside which another is compared; give one, or "
+        "evaluate with run_finetuning.py --do_eval.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TFLiteConfig:
+  """Arguments of `tools/export_tflite.py`."""
+
+  model_dir: str = option(
+      help="A model directory, pretrained or fine-tuned, or any other "
+           "checkpoint that --init_checkpoint takes.")
+  output_file: str = option(
+      help="The .tflite file to write. Vocabulary, casing and labels get its "
+           "name with .vocab.txt, .tokenizer_config.json and .labels.txt.")
+  max_seq_length: int = option(
+      128, low=3, help="Pieces of each sequence, padding and special tokens "
+                       "included: the file takes no other number.")
+  batch_size: int = option(
+      1, low=1, help="Sequences of a call, in the same way.")
+  num_choices: int | None = option(
+      None, low=2, help="Choices of an example, in the same way; of a model "
+                        "of multiple choice, which needs it.")
+  precision: str = option(
+      "float32", choices=("float32", "int8"),
+      help="int8: matrices in 8 bits; what they are multiplied with is rounded "
+           "too, by what is seen in each call.")
+  vocab_file: str | None = option(
+      None, help="The vocabulary. Not given: that of --model_dir.")
+  do_lower_case: bool | None = option(
+      None, help="Casing of the vocabulary. Not given: as "
+                 "tokenizer_config.json beside it says, or as it shows.")
+
+  def __post_init__(self):
+    check_options(self)
+    require(
+        self.output_file.endswith(".tflite"),
+        f"--output_file: received {self.output_file!r}; must end with "
+        ".tflite.")

@@ -23,6 +23,10 @@ def make_bilstm(
   Over [B, S, `width`]; gives the last states of both directions, [B, `units`]
   each, or those of all positions, [B, S, `units`] each.
   """
+  # Its initializers know no bfloat16, and its errors would add up from piece
+  # to piece.
+  if keras.dtype_policies.get(dtype).variable_dtype == "bfloat16":
+    dtype = "float32"
   # Without cuDNN: what is traced where there is a GPU must also run in a
   # server that has none, and XLA does not compile cuDNN's operation.
   lstm = keras.layers.LSTM(
@@ -105,7 +109,7 @@ class FeatureReader(keras.layers.Layer):
     states = hidden_states[self.places]
     if not self.is_sum:
       return ops.concatenate(states, axis=-1)
-    weights = ops.softmax(self.layer_weights)  # [L]
+    weights = ops.softmax(ops.cast(self.layer_weights, "float32"))  # [L]
     return sum(
         weights[i] * ops.cast(state, "float32")
         for i, state in enumerate(states))

@@ -9,6 +9,7 @@ A script is one config and one call:
 import dataclasses
 import logging as python_logging
 import os
+import shlex
 import sys
 import types
 import typing
@@ -61,7 +62,9 @@ def _split_fields(
   return flagged, positional
 
 
-def define_flags(config_class: type) -> None:
+def define_flags(
+    config_class: type, values: flags.FlagValues = flags.FLAGS
+) -> None:
   """One absl flag for each field of a dataclass, plus the obsolete ones."""
   hints = typing.get_type_hints(config_class)
   for field in _split_fields(config_class)[0]:
@@ -73,18 +76,23 @@ def define_flags(config_class: type) -> None:
     if "choices" in field.metadata:
       flags.DEFINE_enum(
           field.name, default, list(field.metadata["choices"]), help_text,
-          module_name=sys.argv[0])
+          flag_values=values, module_name=sys.argv[0])
     else:
       define = _DEFINE_BY_TYPE[_value_type(hints[field.name])]
-      define(field.name, default, help_text, module_name=sys.argv[0])
+      define(field.name, default, help_text, flag_values=values,
+             module_name=sys.argv[0])
     if is_required:
-      flags.mark_flag_as_required(field.name)
+      flags.mark_flag_as_required(field.name, values)
   for name, define in _OBSOLETE_FLAGS.items():
-    if name not in flags.FLAGS:
-      define(name, None, "Obsolete: has no effect.", module_name=sys.argv[0])
+    if name not in values:
+      define(name, None, "Obsolete: has no effect.", flag_values=values,
+             module_name=sys.argv[0])
 
 
-def config_from_flags(config_class: type, arguments: list[str]) -> Any:
+def config_from_flags(
+    config_class: type, arguments: list[str],
+    values: flags.FlagValues = flags.FLAGS
+) -> Any:
   """The dataclass with the values of the parsed flags.
 
   Raises:
@@ -92,17 +100,42 @@ def config_from_flags(config_class: type, arguments: list[str]) -> Any:
   """
   for name in _OBSOLETE_FLAGS:
     is_ours = name in {field.name for field in dataclasses.fields(config_class)}
-    if not is_ours and flags.FLAGS[name].present:
+    if not is_ours and values[name].present:
       logging.warning("--%s has no effect in this program.", name)
   flagged, positional = _split_fields(config_class)
   if arguments and not positional:
     raise InputError(
         f"received {arguments[0]!r}, which is not a flag; see --help.")
-  values = {field.name: tuple(arguments) for field in positional}
+  found = {field.name: tuple(arguments) for field in positional}
   for field in flagged:
-    value = flags.FLAGS[field.name].value
-    values[field.name] = tuple(value) if isinstance(value, list) else value
-  return config_class(**values)
+    value = values[field.name].value
+    found[field.name] = tuple(value) if isinstance(value, list) else value
+  return config_class(**found)
+
+
+def config_from_text(
+    config_class: type, text: str, *, flag: str, **given: Any
+) -> Any:
+  """The dataclass of flags that stand in a text, as on a command line.
+
+  Args:
+    config_class: what they are the flags of.
+    text: such as `--task_name=sst-2 --data_dir='my folder'`.
+    flag: where the text was given, for messages.
+    given: flags that stand before those of the text.
+
+  Raises:
+    InputError: they are no flags of that class, or do not fit.
+  """
+  values = flags.FlagValues()
+  define_flags(config_class, values)
+  try:
+    arguments = values([
+      flag, *(f"--{name}={value}" for name, value in given.items()),
+      *shlex.split(text)])
+    return config_from_flags(config_class, arguments[1:], values)
+  except (flags.Error, ValueError) as error:
+    raise InputError(f"--{flag}: received {text!r}: {error}") from None
 
 
 def _is_worth_saying(record: python_logging.LogRecord) -> bool:

@@ -10,17 +10,17 @@ pieces.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import contextlib
+import functools
 import os
 import shutil
 from typing import Any
 
 from absl import logging
-import keras
 import tensorflow as tf
 
 from bert_tf import checkpoints
+from bert_tf import export_comparison
 from bert_tf import saved_model_check
 from bert_tf import serving
 from bert_tf import serving_files
@@ -29,11 +29,14 @@ from bert_tf.config import BertConfig
 from bert_tf.config import InputError
 from bert_tf.config import require
 from bert_tf.errors import one_line
+from bert_tf.export_comparison import Candidate
 from bert_tf.features import POOLINGS
 from bert_tf.features import check_pooling
 from bert_tf.finetuning import Task
+from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
+from bert_tf.quantization import quantize
 from bert_tf.servable import ReusableEncoder
 from bert_tf.servable import Servable
 from bert_tf.task_descriptions import kind_of
@@ -113,21 +116,34 @@ def _fill_mask_signature(
   return serving.of_texts(["text"], fill_mask)
 
 
-def _pretrained(source: checkpoints.ModelSource, config: BertConfig):
+def _dtype(precision: str) -> str | None:
+  """What Keras layers store and compute in; int8 begins as float32."""
+  return "bfloat16" if precision == "bfloat16" else None
+
+
+def _pretrained(
+    source: checkpoints.ModelSource, config: BertConfig, *, precision: str
+):
   """Of a checkpoint with or without the pretraining heads.
 
   Returns:
     The model, its encoder, and the names of what is missing, so untrained.
   """
   has_heads = any(name.startswith("cls/predictions") for name in source.shapes)
-  model = BertForPreTraining(config) if has_heads else BertEncoder(config)
+  make = BertForPreTraining if has_heads else BertEncoder
+  model = make(config, dtype=_dtype(precision))
   untrained = checkpoints.load_pretrained(model, source)
+  if precision == "int8":
+    quantize(model)
   return model, model.encoder if has_heads else model, untrained
 
 
-def _make_pretrained(source, config, tokenizer, **kwargs):
+def _make_pretrained(
+    source, config, tokenizer, *, precision: str, **kwargs
+) -> Candidate:
   """`kwargs` say how texts are embedded."""
-  model, encoder, untrained = _pretrained(source, config)
+  model, encoder, untrained = _pretrained(
+      source, config, precision=precision)
   infer = serving.inference(encoder)
   signatures = _encoder_signatures(
       infer, config, tokenizer, has_pooler=not any(
@@ -135,16 +151,34 @@ def _make_pretrained(source, config, tokenizer, **kwargs):
   # From left to right a piece predicts the next one, and no [MASK].
   if model is not encoder and not config.is_causal:
     signatures["fill_mask"] = _fill_mask_signature(model, infer, tokenizer)
-  servable = ReusableEncoder(model, tokenizer, untrained=untrained)
-  return servable, signatures
+  return Candidate(
+      model=model, signatures=signatures, untrained=untrained)
 
 
 def _make_finetuned(
-    source, config, tokenizer, description: dict[str, Any], task: Task):
-  model = task.make_model(config, description)
+    source, config, tokenizer, description: dict[str, Any], task: Task, *,
+    precision: str
+) -> Candidate:
+  model = task.make_model(config, description, dtype=_dtype(precision))
   checkpoints.load_finetuned(model, source)
-  signatures = task.signatures(model, tokenizer, description)
-  return Servable(model, tokenizer), signatures
+  if precision == "int8":
+    quantize(model)
+  return Candidate(
+      model=model,
+      signatures=task.signatures(model, tokenizer, description))
+
+
+def _make_servable(
+    made: Candidate, tokenizer: BertTokenizer, *, is_reusable: bool
+) -> Servable:
+  if is_reusable:
+    return ReusableEncoder(made.model, tokenizer, untrained=made.untrained)
+  servable = Servable(made.model, tokenizer, untrained=made.untrained)
+  # A pooler that nobody has trained is no weight, but the call reads it.
+  servable.untrained_variables = [
+    v.value for name, v in checkpoints.checkpoint_names(made.model).items()
+    if name.startswith("bert/") and name not in servable.weights]
+  return servable
 
 
 def _next_version(export_dir: str) -> int:
@@ -217,8 +251,65 @@ def save(
   return path
 
 
-def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
+def _description(
+    config: ExportConfig, tasks: Mapping[str, Task],
+    source: checkpoints.ModelSource
+) -> dict[str, Any] | None:
+  """Of a fine-tuned model, with what the flags say; None of a pretrained one.
+
+  Raises:
+    InputError: the task is not known, or flags do not fit it.
+  """
+  description = checkpoints.read_task(source)
+  require(
+      config.null_score_diff_threshold is None
+      or bool((description or {}).get("version_2_with_negative")),
+      f"--null_score_diff_threshold: {config.model_dir} was not fine-tuned "
+      "with --version_2_with_negative, so it never answers with nothing.")
+  if description is None:
+    return None
+  require(
+      config.pooling is None and not config.l2_normalize,
+      f"--pooling, --l2_normalize: {config.model_dir} was fine-tuned for "
+      f"{description['task_name']!r} and exports no embeddings. Leave them "
+      "out, or export a pretrained model.")
+  kind = kind_of(description)
+  require(
+      kind in tasks,
+      f"{config.model_dir}: was fine-tuned for the task {kind!r}; known "
+      f"are {', '.join(tasks)}.")
+  return tasks[kind].read_as(description, config)
+
+
+def _maker(
+    config: ExportConfig, tasks: Mapping[str, Task],
+    source: checkpoints.ModelSource, tokenizer: BertTokenizer,
+    description: dict[str, Any] | None
+) -> Callable[..., Candidate]:
+  """A function: (precision=) -> what the export is made of."""
+  bert_config = checkpoints.config_of(source)
+  if description is None:
+    return functools.partial(
+        _make_pretrained, source, bert_config, tokenizer,
+        pooling=config.pooling or "mean", l2_normalize=config.l2_normalize)
+  return functools.partial(
+      _make_finetuned, source, bert_config, tokenizer, description,
+      tasks[kind_of(description)])
+
+
+def run(
+    config: ExportConfig, tasks: Mapping[str, Task], *,
+    evaluation: FinetuningConfig | None = None
+) -> str:
   """Exports a model directory; returns the path of the new version.
+
+  In another precision than float32 it is compared with that one: a table is
+  printed, and is in the card.
+
+  Args:
+    config: what to export.
+    tasks: by name.
+    evaluation: of `config.eval_flags`, the dev rows to compare on.
 
   Raises:
     InputError: no model, no vocabulary, or a task that is not known.
@@ -231,35 +322,25 @@ def run(config: ExportConfig, tasks: Mapping[str, Task]) -> str:
   tokenizer = checkpoints.find_tokenizer(
       source, bert_config, vocab_file=config.vocab_file,
       do_lower_case=config.do_lower_case)
-  description = checkpoints.read_task(source)
-  require(
-      config.null_score_diff_threshold is None
-      or bool((description or {}).get("version_2_with_negative")),
-      f"--null_score_diff_threshold: {config.model_dir} was not fine-tuned "
-      "with --version_2_with_negative, so it never answers with nothing.")
-  if description is None:
-    servable, signatures = _make_pretrained(
-        source, bert_config, tokenizer, pooling=config.pooling or "mean",
-        l2_normalize=config.l2_normalize)
-  else:
-    require(
-        config.pooling is None and not config.l2_normalize,
-        f"--pooling, --l2_normalize: {config.model_dir} was fine-tuned for "
-        f"{description['task_name']!r} and exports no embeddings. Leave them "
-        "out, or export a pretrained model.")
-    kind = kind_of(description)
-    require(
-        kind in tasks,
-        f"{config.model_dir}: was fine-tuned for the task {kind!r}; known "
-        f"are {', '.join(tasks)}.")
-    description = tasks[kind].read_as(description, config)
-    servable, signatures = _make_finetuned(
-        source, bert_config, tokenizer, description, tasks[kind])
+  description = _description(config, tasks, source)
+  make = _maker(config, tasks, source, tokenizer, description)
+  made, comparison = make(precision=config.precision), None
+  if config.precision != "float32":
+    exact = make(precision="float32")
+    comparison = export_comparison.compare(
+        {"float32": exact, config.precision: made},
+        dev=evaluation and export_comparison.dev_outputs(
+            evaluation, tasks, description, tokenizer, model=exact.model))
+    print("\n".join(export_comparison.lines(comparison)))
 
   def files(directory):
     checkpoints.save_model_files(
         directory, bert_config, tokenizer, task=description)
     serving_files.write(
-        directory, task=description, model_dir=source.directory)
+        directory, task=description, model_dir=source.directory,
+        comparison=comparison)
 
-  return save(servable, signatures, config.export_dir, files=files)
+  servable = _make_servable(
+      made, tokenizer,
+      is_reusable=description is None and config.precision == "float32")
+  return save(servable, made.signatures, config.export_dir, files=files)

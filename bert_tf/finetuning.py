@@ -87,7 +87,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Setup:
+class Setup:
   """The parts of one run, made from its config."""
 
   config: FinetuningConfig
@@ -110,12 +110,18 @@ class _Setup:
     return self.task.encode(self.tokenizer, self.description, rows)
 
 
-class _Outputs:
-  """Rows as examples, and what the model says of them."""
+class Outputs:
+  """Rows as examples, and what the model says of them.
 
-  def __init__(self, setup: _Setup, rows: Columns, *, batch_size: int):
-    self._setup, self._rows = setup, rows
-    self._encoded = setup.encode(rows)
+  `with_model` has the same rows for another model, which are not read again.
+  """
+
+  def __init__(
+      self, setup: Setup, rows: Columns, *, batch_size: int,
+      encoded: Examples | None = None
+  ):
+    self._setup, self.rows, self._batch_size = setup, rows, batch_size
+    self._encoded = encoded or setup.encode(rows)
     self._predict = examples.make_predictor(
         setup.model, self._encoded, batch_size=batch_size, **setup.padding)
     # Of the newest evaluation, as long as the model is the same.
@@ -126,7 +132,12 @@ class _Outputs:
     self._newest = self._predict()
     setup = self._setup
     return setup.task.metrics(
-        setup.description, self._rows, self._encoded, self._newest)
+        setup.description, self.rows, self._encoded, self._newest)
+
+  def with_model(self, model: keras.Model) -> "Outputs":
+    return Outputs(
+        dataclasses.replace(self._setup, model=model), self.rows,
+        batch_size=self._batch_size, encoded=self._encoded)
 
   def forget(self) -> None:
     """To be called where the model changes after its last evaluation."""
@@ -138,12 +149,12 @@ class _Outputs:
     outputs = self._newest or self._predict()
     files.make_directories(directory)
     written = setup.task.predictions(
-        setup.description, self._rows, self._encoded, outputs)
+        setup.description, self.rows, self._encoded, outputs)
     for name, text in written.items():
       write_text(os.path.join(directory, name), text)
     logging.info(
         "Wrote %s for %d rows into %s.", ", ".join(written),
-        len(self._rows["where"]), directory)
+        len(self.rows["where"]), directory)
 
 
 class _Best:
@@ -153,7 +164,7 @@ class _Best:
   as one that was left alone.
   """
 
-  def __init__(self, setup: _Setup, dev: _Outputs):
+  def __init__(self, setup: Setup, dev: Outputs):
     self._setup = setup
     self._dev = dev
     self._directory = os.path.join(setup.config.output_dir, "best")
@@ -200,7 +211,7 @@ class _Best:
     return self._seen[step], step
 
 
-def _rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
+def rows_needed(config: FinetuningConfig, task: Task) -> dict[str, Columns]:
   """{split: rows} of what the config asks for; a missing file is an error."""
   rows = {}
   for split, is_needed in (
@@ -291,7 +302,7 @@ def _tell_what_is_frozen(model: keras.Model) -> None:
 def _set_up(
     config: FinetuningConfig, task: Task, rows: dict[str, Columns], *,
     strategy: tf.distribute.Strategy
-) -> tuple[_Setup, checkpoints.ModelSource | None]:
+) -> tuple[Setup, checkpoints.ModelSource | None]:
   """Finds and checks what the config names, and makes the model."""
   source = _find_source(config)
   description = _description(config, task, rows, source)
@@ -314,15 +325,15 @@ def _set_up(
       config.jit_compile or config.pad_to_max_length
       or config.distribution_strategy == "tpu")
   _freeze(model.encoder, config.freeze_layers)
-  setup = _Setup(
+  setup = Setup(
       config=config, task=task, description=description, model=model,
       tokenizer=tokenizer, strategy=strategy)
   return setup, source
 
 
 def _train(
-    setup: _Setup, rows: Columns, source: checkpoints.ModelSource | None, *,
-    dev: _Outputs | None
+    setup: Setup, rows: Columns, source: checkpoints.ModelSource | None, *,
+    dev: Outputs | None
 ) -> dict[str, float] | None:
   """Trains to the end, from the start or from the newest saved state."""
   _tell_what_is_frozen(setup.model)
@@ -395,12 +406,12 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
       f"{config.task_name} makes no windows over long texts. Leave it out.")
   config = config.with_defaults(task.defaults)
   strategy = training.start(config)
-  rows = _rows_needed(config, task)
+  rows = rows_needed(config, task)
   setup, source = _set_up(config, task, rows, strategy=strategy)
   is_chief = distribution.is_chief(strategy)
   dev, results = None, None
   if config.do_eval and is_chief:
-    dev = _Outputs(setup, rows["dev"], batch_size=config.eval_batch_size)
+    dev = Outputs(setup, rows["dev"], batch_size=config.eval_batch_size)
   if config.do_train:
     results = _train(setup, rows["train"], source, dev=dev)
   else:
@@ -411,7 +422,7 @@ def run(config: FinetuningConfig, task: Task) -> dict[str, float]:
   if config.do_predict and is_chief:
     # Without test rows those of dev, whose outputs may be there already.
     is_dev = dev and rows["test"] is rows["dev"]
-    outputs = dev if is_dev else _Outputs(
+    outputs = dev if is_dev else Outputs(
         setup, rows["test"], batch_size=config.predict_batch_size)
     outputs.write_predictions()
   distribution.barrier(strategy)

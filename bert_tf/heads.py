@@ -17,6 +17,7 @@ from bert_tf.bilstm import make_bilstm
 from bert_tf.config import BertConfig
 from bert_tf.config import require
 from bert_tf.layers import ACTIVATIONS
+from bert_tf.layers import Dense
 from bert_tf.layers import Dropout
 from bert_tf.layers import gather_positions
 from bert_tf.layers import layer_norm
@@ -112,7 +113,7 @@ class MaskedLMHead(keras.layers.Layer):
     self.vocab_size = config.vocab_size
     self.hidden_size = config.hidden_size
     self.activation = ACTIVATIONS[config.hidden_act]
-    self.transform = keras.layers.Dense(
+    self.transform = Dense(
         config.hidden_size, name="dense", dtype=self.dtype_policy,
         kernel_initializer=truncated_normal(config.initializer_range))
     self.norm = layer_norm(self.dtype_policy)
@@ -136,7 +137,7 @@ class MaskedLMHead(keras.layers.Layer):
 
 
 class LinearHead(keras.layers.Layer):
-  """Logits [..., C] of pooled output [..., H].
+  """Float32 logits [..., C] of pooled output [..., H].
 
   The weights are [C, H], as the original's.
   """
@@ -159,8 +160,11 @@ class LinearHead(keras.layers.Layer):
     self.built = True
 
   def call(self, x):
-    logits = ops.matmul(x, ops.transpose(self.output_weights))
-    return ops.cast(logits + self.output_bias, "float32")
+    # There are few classes: rounding their logits would spare nothing.
+    x, weights, bias = (
+      ops.cast(y, "float32")
+      for y in (x, self.output_weights, self.output_bias))
+    return ops.matmul(x, ops.transpose(weights)) + bias
 
 
 def _linear_head(

@@ -89,7 +89,8 @@ class LayerNorm(keras.layers.LayerNormalization):
       z = normalize(x + y)
     else:
       z = _normalized_sum(dropout.rate)(x, y, seed)
-    return ops.cast(z * self.gamma + self.beta, x.dtype)
+    gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
+    return ops.cast(z * gamma + beta, x.dtype)
 
 
 def layer_norm(dtype=None) -> LayerNorm:
@@ -109,6 +110,18 @@ def attention_weights(scores, bias):
   """The softmax over the keys, float32 inside, of `scores` + `bias`."""
   x = ops.cast(scores, "float32") + ops.cast(bias, "float32")
   return ops.cast(ops.softmax(x, axis=-1), scores.dtype)
+
+
+class Dense(keras.layers.Dense):
+  """Keras's layer, whose kernel may be int8: see `quantization`."""
+
+  def quantized_call(self, inputs, training=None):
+    # That of Keras has a gradient of its own, which no server needs: it takes
+    # twice the time to trace, and each export that is loaded warns of it.
+    del training
+    x = ops.matmul(inputs, ops.cast(self.kernel, self.compute_dtype))
+    x = x / self.kernel_scale + self.bias
+    return x if self.activation is None else self.activation(x)
 
 
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
@@ -268,6 +281,7 @@ class BertEmbeddings(keras.layers.Layer):
     self.initializer_range = initializer_range
     self.norm = layer_norm(self.dtype_policy)
     self.dropout = Dropout(dropout_rate, salt=0, dtype=self.dtype_policy)
+    self.word_scale = None  # [V, 1], once the words are int8.
 
   def build(self, input_shape=None):
     def table(name, rows):
@@ -284,6 +298,39 @@ class BertEmbeddings(keras.layers.Layer):
     self.norm.build((None, None, self.hidden_size))
     self.built = True
 
+  def quantize(self, mode=None, type_check=True, config=None):
+    """Makes the word embeddings int8, each row with a scale of its own.
+
+    A row is then its numbers divided by its scale, as Keras has it.
+    """
+    del mode, type_check, config  # Of Keras's protocol: see `quantization`.
+    values, scale = keras.quantizers.abs_max_quantize(
+        self.word_embeddings, axis=-1, to_numpy=True)
+    del self.word_embeddings
+    for name, attribute, value in (
+        ("word_embeddings", "word_embeddings", values),
+        ("word_embeddings_scale", "word_scale", scale)):
+      variable = self.add_weight(
+          name=name, shape=value.shape, dtype=value.dtype.name,
+          initializer="zeros", trainable=False)
+      variable.assign(value)
+      setattr(self, attribute, variable)
+
+  @property
+  def word_table(self):
+    """All word embeddings [V, H] as they are computed with."""
+    if self.word_scale is None:
+      return self.word_embeddings
+    return ops.cast(self.word_embeddings, "float32") / self.word_scale
+
+  def _look_up_words(self, input_ids):
+    """[..., H]; of an int8 table no more than these rows become floats."""
+    x = ops.take(self.word_embeddings, input_ids, axis=0)
+    if self.word_scale is None:
+      return x
+    return ops.cast(x, "float32") / ops.take(
+        self.word_scale, input_ids, axis=0)
+
   def call(
       self, input_ids, segment_ids, position_ids=None, dropout_seed=None
   ):
@@ -292,7 +339,7 @@ class BertEmbeddings(keras.layers.Layer):
       raise ValueError(
           f"input_ids: received a sequence of {sequence_length}; the model "
           f"has {self.max_position_embeddings} positions.")
-    x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, S, H]
+    x = self._look_up_words(input_ids)  # [B, S, H]
     x = x + ops.take(self.token_type_embeddings, segment_ids, axis=0)
     if position_ids is None:
       if sequence_length is None:
@@ -325,7 +372,7 @@ class BertLayer(keras.layers.Layer):
     self.activation = ACTIVATIONS[hidden_act]
 
     def dense(units, name):
-      return keras.layers.Dense(
+      return Dense(
           units, name=name, dtype=self.dtype_policy,
           kernel_initializer=truncated_normal(initializer_range))
 

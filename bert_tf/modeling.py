@@ -10,6 +10,7 @@ from keras import ops
 from bert_tf.config import BertConfig
 from bert_tf.layers import BertEmbeddings
 from bert_tf.layers import BertLayer
+from bert_tf.layers import Dense
 from bert_tf.layers import attention_bias
 from bert_tf.layers import gather_positions
 from bert_tf.layers import kept_places
@@ -130,7 +131,7 @@ class BertEncoder(BertModel):
           name=f"layer_{i}", dtype=self.dtype_policy)
       for i in range(config.num_hidden_layers)
     ]
-    self.pooler = keras.layers.Dense(
+    self.pooler = Dense(
         config.hidden_size, activation="tanh", name="dense",
         dtype=self.dtype_policy,
         kernel_initializer=truncated_normal(config.initializer_range))
@@ -149,7 +150,7 @@ class BertEncoder(BertModel):
   @property
   def embedding_table(self):
     """The word embeddings [V, H], which the masked-LM head shares."""
-    return self.embeddings.word_embeddings
+    return self.embeddings.word_table
 
   def call(
       self, inputs, training=None, dropout_seed=None,

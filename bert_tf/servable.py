@@ -38,6 +38,18 @@ _HUB_LENGTH = 128
 _MASKED = "masked_lm_positions"
 
 
+def raw_weights(
+    model: keras.Model, *, untrained: Sequence[str] = ()
+) -> dict[str, tf.Variable]:
+  """A model's variables by the original's names, but for the untrained.
+
+  Scales of int8 matrices are named as these, and are as trained as they.
+  """
+  return {
+    name: v.value for name, v in checkpoints.checkpoint_names(model).items()
+    if name.removesuffix("_scale") not in untrained}
+
+
 class Servable(tf.Module):
   """Variables, the tokenizer, and the functions that are set on it.
 
@@ -51,9 +63,7 @@ class Servable(tf.Module):
       untrained: Sequence[str] = ()
   ):
     super().__init__()
-    named = checkpoints.checkpoint_names(model)
-    self.weights = {
-      name: v.value for name, v in named.items() if name not in untrained}
+    self.weights = raw_weights(model, untrained=untrained)
     self.tokenizer = tokenizer
 
 

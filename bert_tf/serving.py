@@ -36,6 +36,8 @@ Outputs = dict[str, tf.Tensor]
 def inference(model: keras.Model, *, rank: int = 2) -> Callable:
   """The model without dropout as one function, which an export holds once.
 
+  Its outputs are float32, whatever the model computes in.
+
   Args:
     model: over the encoder's inputs.
     rank: of these.
@@ -44,7 +46,8 @@ def inference(model: keras.Model, *, rank: int = 2) -> Callable:
   @tf.function(autograph=False, input_signature=[{
     name: tf.TensorSpec([None] * rank, tf.int32) for name in INPUTS}])
   def infer(inputs):
-    return model(inputs, training=False)
+    outputs = model(inputs, training=False)
+    return {name: tf.cast(x, tf.float32) for name, x in outputs.items()}
 
   return infer
 

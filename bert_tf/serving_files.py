@@ -33,7 +33,7 @@ LABELS_FILE = "labels.txt"
 CARD_FILE = "model_card.json"
 
 # [MASK] is for fill_mask, and like any text elsewhere.
-_WARMUP_TEXT = "This is a [MASK] request."
+WARMUP_TEXT = "This is a [MASK] request."
 # Rows of a request and repetitions of its text: a short one, and some of about
 # 130 pieces.
 _WARMUP_SIZES = ((1, 1), (8, 20))
@@ -111,7 +111,7 @@ def _write_warmup(saved_model: str, signatures: dict[str, Any]) -> None:
       for name, definition in sorted(signatures.items()):
         log = _warmup_log(
             name, definition, text_inputs, rows=rows,
-            text=" ".join([_WARMUP_TEXT] * repeated))
+            text=" ".join([WARMUP_TEXT] * repeated))
         writer.write(log.SerializeToString())
 
 
@@ -129,7 +129,8 @@ def _tensors(tensors: Any) -> dict[str, str]:
 
 
 def _card(
-    signatures: dict[str, Any], task: dict[str, Any] | None, model_dir: str
+    signatures: dict[str, Any], task: dict[str, Any] | None, model_dir: str,
+    comparison: dict[str, Any] | None
 ) -> dict[str, Any]:
   """What is known of the model where it was trained; no path is in it."""
   run = _read_beside(os.path.join(model_dir, "training_state"), "run.json")
@@ -139,6 +140,7 @@ def _card(
       ("task_name", task and task["task_name"]),
       ("num_train_rows", run.get("num_train_rows"))) if value},
     "metrics": _read_beside(model_dir, "eval_results.json"),
+    **({"comparison": comparison} if comparison else {}),
     "signatures": {
       name: {"inputs": _tensors(definition.inputs),
              "outputs": _tensors(definition.outputs)}
@@ -150,7 +152,8 @@ def _card(
 
 
 def write(
-    assets: str, *, task: dict[str, Any] | None, model_dir: str
+    assets: str, *, task: dict[str, Any] | None, model_dir: str,
+    comparison: dict[str, Any] | None = None
 ) -> None:
   """Writes all of it around a SavedModel that is complete but for them.
 
@@ -162,6 +165,7 @@ def write(
     task: the description of a fine-tuned model.
     model_dir: where the model comes from: its `eval_results.json` and
       `training_state/run.json` are read if they are there.
+    comparison: of another precision with float32, for the card.
   """
   saved_model = os.path.dirname(assets)
   signatures = _signatures(saved_model)
@@ -172,4 +176,5 @@ def write(
         os.path.join(assets, LABELS_FILE),
         "".join(label.replace("\n", "\\n") + "\n" for label in labels))
   write_json(
-      os.path.join(assets, CARD_FILE), _card(signatures, task, model_dir))
+      os.path.join(assets, CARD_FILE),
+      _card(signatures, task, model_dir, comparison))

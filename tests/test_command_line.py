@@ -68,6 +68,7 @@ def test_obsolete_flags_parse_and_warn(tmp_path):
   "run_pretraining.py", "run_finetuning.py", "tools/learn_vocabulary.py",
   "tools/create_pretraining_data.py", "tools/export_saved_model.py",
   "tools/inspect_checkpoint.py", "tools/convert_checkpoint.py",
+  "tools/export_tflite.py",
   "tools/adapt_checkpoint.py", "tools/extract_features.py",
   "tools/predict.py", "tools/query_server.py"])
 def test_help_says_what_a_program_does(script):

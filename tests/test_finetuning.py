@@ -234,7 +234,7 @@ def test_the_pretrained_encoder_is_what_training_starts_from(data, tmp_path):
 def test_padding_is_removed_where_shapes_may_depend_on_values(
     data, tmp_path, options, is_removed):
   config = config_for(data, tmp_path / "run", **options).with_defaults({})
-  rows = finetuning._rows_needed(config, TASK)
+  rows = finetuning.rows_needed(config, TASK)
   setup, _ = finetuning._set_up(
       config, TASK, rows, strategy=tf.distribute.get_strategy())
   assert setup.model.encoder.remove_padding is is_removed

@@ -27,23 +27,25 @@ FLOORS = (
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
    "data.feature_files", "fused", "layers", "modeling", "losses", "bilstm",
-   "heads", "optimization", "examples", "serving", "distribution", "reporting",
-   "monitoring"),
+   "heads", "quantization", "optimization", "examples", "serving",
+   "distribution", "reporting", "monitoring"),
   ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "features", "predictor",
    "pretraining", "finetuning", "serving_files", "saved_model_check",
-   "servable", "export", "tasks.classification", "tasks.glue", "tasks.xnli",
+   "servable", "export_comparison", "export", "tflite",
+   "tasks.classification", "tasks.glue", "tasks.xnli",
    "tasks.multiple_choice",
    "tasks.tagging_signature", "tasks.tagging", "tasks.spans", "tasks",
    "search"),
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]
-MODEL = ("fused", "layers", "modeling", "bilstm", "heads")
+MODEL = ("fused", "layers", "modeling", "bilstm", "heads", "quantization")
 NO_TENSORFLOW = (
   *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "fused",
-  "layers", "modeling", "bilstm", "heads", "losses", "optimization")
+  "layers", "modeling", "bilstm", "heads", "quantization", "losses",
+  "optimization")
 
 
 def name_of(path: pathlib.Path) -> str:
