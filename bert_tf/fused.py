@@ -2,8 +2,8 @@
 
 Beside the products it is the memory that a step waits for: operation by
 operation, a gelu and its gradient go over it a dozen times. XLA makes one
-loop of the chain and one of its gradient, which begins at the inputs again
-and so needs nothing else from the forward pass.
+loop of the chain and one of its gradient, which begins at the inputs again,
+so that nothing else is kept from the forward pass, or at the output.
 
 A SavedModel for a server must not hold what only XLA can run, nor does a
 loaded one know of gradients like these. So the functions are what they say
@@ -41,39 +41,46 @@ def is_on() -> bool:
   return getattr(_state, "is_on", False)
 
 
-def in_one_pass(function: Callable) -> Callable:
+def in_one_pass(
+    function: Callable, *, gradient: Callable | None = None
+) -> Callable:
   """A decorator of functions from tensors, no variables, to one tensor.
 
   The values and gradients are those of the function as it is, up to rounding.
   Other backends than TensorFlow have no use for it.
+
+  Args:
+    function: of tensors; the gradient goes to those that are floating.
+    gradient: (output, its gradient) -> a list of the gradients of all inputs,
+      where it is cheaper than to differentiate the function anew.
   """
   if keras.backend.backend() != "tensorflow":
     return function
   import tensorflow as tf
+
+  def anew(inputs, upstream):
+    floating = [x for x in inputs if x.dtype.is_floating]
+    with tf.GradientTape() as tape:
+      tape.watch(floating)
+      y = function(*inputs)
+    found = iter(tape.gradient(y, floating, upstream))
+    return [next(found) if x.dtype.is_floating else None for x in inputs]
 
   @functools.cache
   def passes(*specs):
     # Each set of shapes has its own: a function that sees several is traced
     # for unknown shapes, which a TPU does not take.
     del specs
-    forward = tf.function(function, autograph=False, jit_compile=True)
-
-    @tf.function(autograph=False, jit_compile=True)
-    def backward(inputs, gradient):
-      floating = [x for x in inputs if x.dtype.is_floating]
-      with tf.GradientTape() as tape:
-        tape.watch(floating)
-        y = function(*inputs)
-      found = iter(tape.gradient(y, floating, gradient))
-      return [next(found) if x.dtype.is_floating else None for x in inputs]
-
-    return forward, backward
+    return [tf.function(each, autograph=False, jit_compile=True)
+            for each in (function, gradient or anew)]
 
   @tf.custom_gradient
   def compiled(*inputs):
     forward, backward = passes(
         *(tf.TensorSpec(x.shape, x.dtype) for x in inputs))
-    return forward(*inputs), lambda gradient: backward(inputs, gradient)
+    y = forward(*inputs)
+    start = y if gradient else inputs
+    return y, lambda upstream: backward(start, upstream)
 
   @functools.wraps(function)
   def call(*inputs):

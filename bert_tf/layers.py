@@ -8,7 +8,7 @@ Shapes:
   S  sequence length  D  size of a head, H / N
   H  hidden size      F  feed-forward size
   V  vocabulary       P  positions to gather
-  T  pieces of a batch without its padding
+  T  pieces of a batch, all or without its padding
 
 Each variable's path is its name in the original's checkpoints, such as
 `bert/encoder/layer_0/attention/self/query/kernel`: the name scopes opened in
@@ -19,6 +19,7 @@ Dropout draws no random numbers of its own: its mask is a function of the
 layer's place in the model. None means no dropout.
 """
 
+import functools
 import math
 
 import keras
@@ -63,8 +64,7 @@ def truncated_normal(stddev: float) -> keras.initializers.Initializer:
   return keras.initializers.TruncatedNormal(stddev=stddev)
 
 
-@fused.in_one_pass
-def normalize(x):
+def _normalized(x):
   """To mean 0 and variance 1 over the last axis; float32 (Ba et al. 2016)."""
   x = ops.cast(x, "float32")
   x = x - ops.mean(x, axis=-1, keepdims=True)
@@ -72,12 +72,25 @@ def normalize(x):
   return x * ops.rsqrt(variance + LAYER_NORM_EPSILON)
 
 
-class LayerNorm(keras.layers.LayerNormalization):
-  """Keras's layer with its variables, and `normalize`; float32 inside."""
+normalize = fused.in_one_pass(_normalized)
 
-  def call(self, x):
+
+class LayerNorm(keras.layers.LayerNormalization):
+  """Keras's layer with its variables, and `normalize`; float32 inside.
+
+  Of `x`, or of the sum of `x` and a branch `y` that goes through `dropout`.
+  """
+
+  def call(self, x, y=None, dropout=None, dropout_seed=None):
+    seed = dropout and dropout.salted(dropout_seed)
+    if y is None:
+      z = normalize(x)
+    elif seed is None:
+      z = normalize(x + y)
+    else:
+      z = _normalized_sum(dropout.rate)(x, y, seed)
     gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
-    return ops.cast(normalize(x) * gamma + beta, x.dtype)
+    return ops.cast(z * gamma + beta, x.dtype)
 
 
 def layer_norm(dtype=None) -> LayerNorm:
@@ -95,6 +108,20 @@ class Dense(keras.layers.Dense):
     x = ops.matmul(inputs, ops.cast(self.kernel, self.compute_dtype))
     x = x / self.kernel_scale + self.bias
     return x if self.activation is None else self.activation(x)
+
+
+def _softmax_gradient(weights, gradient):
+  """Of the scores, from the weights; of the mask none."""
+  y, dy = ops.cast(weights, "float32"), ops.cast(gradient, "float32")
+  dx = y * (dy - ops.sum(dy * y, axis=-1, keepdims=True))
+  return [ops.cast(dx, weights.dtype), None]
+
+
+@functools.partial(fused.in_one_pass, gradient=_softmax_gradient)
+def attention_weights(scores, bias):
+  """The softmax over the keys, float32 inside, of `scores` + `bias`."""
+  x = ops.cast(scores, "float32") + ops.cast(bias, "float32")
+  return ops.cast(ops.softmax(x, axis=-1), scores.dtype)
 
 
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
@@ -154,26 +181,56 @@ def restore_padding(x, places, shape):
   return ops.reshape(x, (*shape, hidden))
 
 
-def random_bits(shape, seed):
-  """Uniform uint16 of a shape, a pure function of an int32 [2] seed.
+def _uint32(number: int):
+  return ops.convert_to_tensor(number, dtype="uint32")
 
-  `keras.random` refuses a seed that is a tensor, so this is the one place
-  that asks for the backend.
+
+def _mixed(x, key):
+  """uint32 to uint32 such that each bit of x and of the key changes all others.
+
+  Multiplications and shifts of Wellons 2018, "Prospecting for Hash Functions"
+  (triple32). One multiplication less leaves correlations that can be seen in a
+  few million numbers.
   """
-  if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-    size = math.prod(shape)
-    # TensorFlow draws no words of 16 bits; each of these holds four.
-    words = tf.random.stateless_uniform(
-        [-(-size // 4)], seed, minval=None, maxval=None, dtype=tf.uint64)
-    bits = tf.reshape(tf.bitcast(words, tf.uint16), [-1])
-    return tf.reshape(bits[:size], shape)
-  if keras.backend.backend() == "jax":
-    import jax
-    key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
-    return jax.random.bits(key, shape, dtype="uint16")
-  raise NotImplementedError(
-      f"Dropout under the Keras backend {keras.backend.backend()!r}.")
+  x = ops.bitwise_xor(x, ops.right_shift(x, _uint32(17)))
+  x = x * _uint32(0xED5AD4BB)
+  x = ops.bitwise_xor(x, ops.right_shift(x, _uint32(11)))
+  x = x * _uint32(0xAC4C1B51) + key
+  x = ops.bitwise_xor(x, ops.right_shift(x, _uint32(15)))
+  x = x * _uint32(0x31848BAB)
+  return ops.bitwise_xor(x, ops.right_shift(x, _uint32(14)))
+
+
+def random_bits(shape, seed):
+  """Uniform uint32 of a shape, a pure function of an int32 [2] seed.
+
+  A hash of each number's place, keyed twice by the seed: cheaper than what the
+  backends draw, the same under each of them, and computed where it is read.
+  `keras.random` refuses a seed that is a tensor.
+  """
+  keys = _mixed(ops.cast(seed, "uint32"), _uint32(1))  # [2]
+  places = ops.cast(ops.arange(math.prod(shape), dtype="int32"), "uint32")
+  bits = _mixed(ops.bitwise_xor(places, keys[0]), keys[1])
+  return ops.reshape(bits, shape)
+
+
+def _dropped(x, seed, rate: float):
+  """`x` without a share of its numbers, the others so much greater."""
+  threshold = round(rate * 2**32)
+  kept = random_bits(ops.shape(x), seed) >= _uint32(threshold)
+  return ops.where(kept, x * ops.cast(1 / (1 - rate), x.dtype), ops.zeros(
+      (), x.dtype))
+
+
+@functools.cache
+def _dropout(rate: float):
+  return fused.in_one_pass(lambda x, seed: _dropped(x, seed, rate))
+
+
+@functools.cache
+def _normalized_sum(rate: float):
+  return fused.in_one_pass(
+      lambda x, y, seed: _normalized(x + _dropped(y, seed, rate)))
 
 
 @register
@@ -190,16 +247,15 @@ class Dropout(keras.layers.Layer):
     self.rate = rate
     self.salt = salt
 
-  def call(self, x, seed=None):
+  def salted(self, seed):
+    """The layer's own seed; None where it drops nothing."""
     if seed is None or self.rate == 0:
-      return x
-    seed = seed + ops.convert_to_tensor([0, self.salt], dtype="int32")
-    bits = random_bits(ops.shape(x), seed)
-    # The probability in 16 bits; what is kept makes up for just that.
-    dropped = round(self.rate * 2**16)
-    kept = bits >= ops.convert_to_tensor(dropped, dtype="uint16")
-    scale = ops.cast(1 / (1 - dropped / 2**16), x.dtype)
-    return ops.where(kept, x * scale, ops.zeros((), x.dtype))
+      return None
+    return seed + ops.convert_to_tensor([0, self.salt], dtype="int32")
+
+  def call(self, x, seed=None):
+    seed = self.salted(seed)
+    return x if seed is None else _dropout(self.rate)(x, seed)
 
   def get_config(self):
     return {**super().get_config(), "rate": self.rate, "salt": self.salt}
@@ -229,8 +285,9 @@ class BertEmbeddings(keras.layers.Layer):
 
   def build(self, input_shape=None):
     def table(name, rows):
+      # Rows are cast once they are taken, not whole tables before.
       return self.add_weight(
-          name=name, shape=(rows, self.hidden_size),
+          name=name, shape=(rows, self.hidden_size), autocast=False,
           initializer=truncated_normal(self.initializer_range))
 
     self.word_embeddings = table("word_embeddings", self.vocab_size)
@@ -295,10 +352,11 @@ class BertEmbeddings(keras.layers.Layer):
 
 
 class BertLayer(keras.layers.Layer):
-  """One Transformer block: self-attention, then feed-forward; [B, S, H].
+  """One Transformer block: self-attention, then feed-forward; [T, H].
 
-  Or [T, H] with `places` [T]: what looks at each piece alone, which is nearly
-  all the work, is then spared for the padding.
+  T are all B S places of the batch, row after row, or those at `places` [T]:
+  what looks at each piece alone, which is nearly all the work, is then spared
+  for the padding.
   """
 
   def __init__(
@@ -352,13 +410,15 @@ class BertLayer(keras.layers.Layer):
     self.built = True
 
   def call(self, x, attention_bias, dropout_seed=None, places=None):
-    attended = self._attend(x, attention_bias, dropout_seed, places)
-    attended = self.attention_output(attended)
-    attended = self.attention_output_dropout(attended, seed=dropout_seed)
-    x = self.attention_norm(x + attended)  # [B, S, H]
-    y = self.activation(self.intermediate(x))  # [B, S, F]
-    y = self.output_dropout(self.output_dense(y), seed=dropout_seed)
-    return self.output_norm(x + y)  # [B, S, H]
+    attended = self.attention_output(
+        self._attend(x, attention_bias, dropout_seed, places))
+    x = self.attention_norm(
+        x, attended, dropout=self.attention_output_dropout,
+        dropout_seed=dropout_seed)  # [T, H]
+    y = self.activation(self.intermediate(x))  # [T, F]
+    return self.output_norm(
+        x, self.output_dense(y), dropout=self.output_dropout,
+        dropout_seed=dropout_seed)  # [T, H]
 
   def _attend(self, x, attention_bias, dropout_seed, places):
     batch, _, _, length = ops.shape(attention_bias)
@@ -375,10 +435,10 @@ class BertLayer(keras.layers.Layer):
     key = split_heads(self.key(x))
     value = split_heads(self.value(x))
     scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-    # [B, N, S, S], in float32: Keras has cast the bias like any input.
-    scores = ops.cast(scores, "float32") + ops.cast(attention_bias, "float32")
-    weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
+    weights = attention_weights(scores, attention_bias)  # [B, N, S, S]
     weights = self.attention_dropout(weights, seed=dropout_seed)
     context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-    context = ops.reshape(context, (batch, length, hidden))  # [B, S, H]
-    return context if places is None else remove_padding(context, places)
+    if places is not None:
+      context = ops.reshape(context, (batch, length, hidden))
+      return remove_padding(context, places)  # [T, H]
+    return ops.reshape(context, (-1, hidden))

@@ -48,10 +48,19 @@ def negative_log_likelihood(logits, labels):
       labels, ops.cast(logits, "float32"), from_logits=True)
 
 
+@fused.in_one_pass
 def is_correct(logits, labels):
-  """1 where the label has the highest score: [..., C], [...] -> [...]."""
-  predicted = ops.cast(ops.argmax(logits, axis=-1), labels.dtype)
-  return ops.cast(ops.equal(predicted, labels), "float32")
+  """1 where the label has the highest score: [..., C], [...] -> [...].
+
+  The first of equal ones is taken, as by `ops.argmax`, which goes over the
+  scores five times.
+  """
+  number = logits.shape[-1]
+  is_highest = ops.equal(logits, ops.max(logits, axis=-1, keepdims=True))
+  predicted = ops.min(
+      ops.where(is_highest, ops.arange(number), number), axis=-1)
+  return ops.cast(
+      ops.equal(ops.cast(predicted, labels.dtype), labels), "float32")
 
 
 def _next_sentence_weights(batch):

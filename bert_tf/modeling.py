@@ -169,8 +169,8 @@ class BertEncoder(BertModel):
         input_mask, inputs.get("example_ids"),
         is_causal=self.config.is_causal)
     position_ids, places = inputs.get("position_ids"), None
+    shape = ops.shape(input_ids)
     if self.remove_padding and "input_mask" in inputs:
-      shape = ops.shape(input_ids)
       places = kept_places(input_mask)
       if position_ids is None:
         position_ids = places % shape[1]
@@ -180,12 +180,19 @@ class BertEncoder(BertModel):
       segment_ids = remove_padding(segment_ids, places)
     x = self.embeddings(
         input_ids, segment_ids, position_ids=position_ids, dropout_seed=seed)
+    # Rows of a matrix: biases are then added within the products.
+    x = ops.reshape(x, (-1, self.config.hidden_size))  # [T, H]
     hidden_states = [x]
     for layer in self.encoder_layers:
       x = self._call_block(layer, x, bias, seed, places)
-      hidden_states.append(x)  # [B, S, H] or [T, H]
-    if places is not None:
-      x = restore_padding(x, places, shape)
+      hidden_states.append(x)
+
+    def by_row(x):  # [B, S, H]
+      if places is not None:
+        return restore_padding(x, places, shape)
+      return ops.reshape(x, (*shape, self.config.hidden_size))
+
+    x = by_row(x)
     cls_positions = inputs.get("cls_positions")
     if cls_positions is not None:
       first = gather_positions(x, cls_positions)  # [B, K, H]
@@ -195,10 +202,7 @@ class BertEncoder(BertModel):
       first = x[:, 0]  # [B, H]
     outputs = {"sequence_output": x, "pooled_output": self.pooler(first)}
     if output_hidden_states:
-      if places is not None:
-        hidden_states = [
-          restore_padding(y, places, shape) for y in hidden_states]
-      outputs["hidden_states"] = hidden_states
+      outputs["hidden_states"] = [by_row(y) for y in hidden_states]
     return outputs
 
   def _call_block(self, layer, x, bias, seed, places):

@@ -13,6 +13,8 @@ from bert_tf import layers
 from bert_tf import losses
 
 gelu = layers.ACTIVATIONS["gelu"]
+SEED = tf.constant([3, 4])
+MASK = tf.constant([[[[0.0, 0.0, layers.MASK_BIAS, 0.0]]]])
 
 
 def test_steps_are_where_they_are_said_to_be():
@@ -41,6 +43,13 @@ def values_and_gradients(function, inputs, in_one_pass=True):
   return [y, *tape.gradient(total, floating)]
 
 
+@functools.cache
+def built_norm(size):
+  layer = layers.layer_norm()
+  layer.build((None, size))
+  return layer
+
+
 def normal(*shape, mean=0.0, scale=1.0, seed=0):
   rng = np.random.default_rng(seed)
   return tf.constant(rng.normal(mean, scale, shape), tf.float32)
@@ -53,15 +62,45 @@ def normal(*shape, mean=0.0, scale=1.0, seed=0):
   (layers.normalize, (normal(2, 5, 7, mean=2.0),)),
   (losses.negative_log_likelihood,
    (normal(3, 4, 9), tf.constant(np.arange(12).reshape(3, 4) % 9, tf.int32))),
+  (lambda scores: layers.attention_weights(scores, MASK),
+   (normal(1, 2, 3, 4, scale=2.0),)),
+  (lambda x: layers.Dropout(0.4, salt=1)(x, seed=SEED), (normal(5, 7),)),
+  (lambda x, y: built_norm(5)(
+      x, y, dropout=layers.Dropout(0.4, salt=1), dropout_seed=SEED),
+   (normal(2, 3, 5), normal(2, 3, 5))),
 ])
 def test_values_and_gradients_are_those_of_the_plain_function(
     function, inputs, jit_compile):
+  built_norm(5)  # Its variables cannot be made in a tf.function.
   found = tf.function(
       functools.partial(values_and_gradients, function), autograph=False,
       jit_compile=jit_compile)(inputs)
   plain = values_and_gradients(function, inputs, in_one_pass=False)
   for one, two in zip(found, plain, strict=True):
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("in_one_pass", [False, True])
+def test_the_highest_score_is_the_first_of_equal_ones(in_one_pass):
+  scores = tf.constant([[1.0, 3.0, 3.0], [2.0, 2.0, 1.0], [-1.0, -2.0, -0.5]])
+  with fused.steps() if in_one_pass else contextlib.nullcontext():
+    found = [losses.is_correct(scores, tf.constant([label] * 3)).numpy()
+             for label in range(3)]
+  np.testing.assert_array_equal(found, [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+
+
+def test_a_dropped_branch_is_added_and_normalized():
+  norm, x, y = built_norm(16), normal(4, 16), normal(4, 16, seed=1)
+  dropout = layers.Dropout(0.3, salt=2)
+  branch = dropout(y, seed=SEED).numpy()
+  assert 0 < np.mean(branch == 0) < 1
+  total = x.numpy() + branch
+  total -= total.mean(-1, keepdims=True)
+  np.testing.assert_allclose(
+      norm(x, y, dropout=dropout, dropout_seed=SEED),
+      total / total.std(-1, keepdims=True), atol=1e-5)
+  np.testing.assert_allclose(
+      norm(x, y, dropout=dropout), norm(x + y), atol=1e-6)
 
 
 def test_gelu_and_its_slope_by_hand():
