@@ -98,6 +98,18 @@ def layer_norm(dtype=None) -> LayerNorm:
   return LayerNorm(epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
 
 
+class Dense(keras.layers.Dense):
+  """Keras's layer, whose kernel may be int8: see `quantization`."""
+
+  def quantized_call(self, inputs, training=None):
+    # That of Keras has a gradient of its own, which no server needs: it takes
+    # twice the time to trace, and each export that is loaded warns of it.
+    del training
+    x = ops.matmul(inputs, ops.cast(self.kernel, self.compute_dtype))
+    x = x / self.kernel_scale + self.bias
+    return x if self.activation is None else self.activation(x)
+
+
 def _softmax_gradient(weights, gradient):
   """Of the scores, from the weights; of the mask none."""
   y, dy = ops.cast(weights, "float32"), ops.cast(gradient, "float32")
@@ -110,18 +122,6 @@ def attention_weights(scores, bias):
   """The softmax over the keys, float32 inside, of `scores` + `bias`."""
   x = ops.cast(scores, "float32") + ops.cast(bias, "float32")
   return ops.cast(ops.softmax(x, axis=-1), scores.dtype)
-
-
-class Dense(keras.layers.Dense):
-  """Keras's layer, whose kernel may be int8: see `quantization`."""
-
-  def quantized_call(self, inputs, training=None):
-    # That of Keras has a gradient of its own, which no server needs: it takes
-    # twice the time to trace, and each export that is loaded warns of it.
-    del training
-    x = ops.matmul(inputs, ops.cast(self.kernel, self.compute_dtype))
-    x = x / self.kernel_scale + self.bias
-    return x if self.activation is None else self.activation(x)
 
 
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
