@@ -52,8 +52,8 @@ def _encoder_signatures(
 ) -> dict[str, Callable]:
   """text [B], or pieces -> `embedding` [B, H], pooled from the last layer.
 
-  Pieces also get `sequence_output` [B, S, H] and, where there is a pooler,
-  `pooled_output` [B, H].
+  Pieces also get `sequence_output` [B, S, H], zeros for the padding, and,
+  where there is a pooler, `pooled_output` [B, H].
   """
   check_pooling(pooling, config)
 

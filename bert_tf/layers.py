@@ -153,20 +153,23 @@ def gather_positions(sequence, positions):
 
 
 def kept_places(input_mask):
-  """Where the pieces of a batch stand in it, row after row; int32 [T].
+  """Where the pieces of a batch stand in it, row after row.
 
-  Of an `input_mask` [B, S]: numbers below B S. A few of the padding follow,
-  so that T is a multiple of PIECES_MULTIPLE, or B S.
+  Of an `input_mask` [B, S]: numbers below B S, int32 [T], and how many of them
+  are pieces. A few of the padding follow these, so that T is a multiple of
+  PIECES_MULTIPLE, or B S.
 
-  >>> kept_places(ops.convert_to_tensor([[1, 1, 0], [1, 0, 0]])).numpy()
-  array([0, 1, 3, 2, 4, 5], dtype=int32)
+  >>> places, number = kept_places(
+  ...     ops.convert_to_tensor([[1, 1, 0], [1, 0, 0]]))
+  >>> places.numpy(), int(number)
+  (array([0, 1, 3, 2, 4, 5], dtype=int32), 3)
   """
   is_piece = ops.reshape(input_mask, (-1,)) > 0  # [B S]
   places = ops.concatenate([
     ops.nonzero(is_piece)[0], ops.nonzero(ops.logical_not(is_piece))[0]])
   number = ops.sum(ops.cast(is_piece, "int32"))
   rounded = -(-number // PIECES_MULTIPLE) * PIECES_MULTIPLE
-  return ops.cast(places[:rounded], "int32")
+  return ops.cast(places[:rounded], "int32"), number
 
 
 def remove_padding(x, places):

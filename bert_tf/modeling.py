@@ -95,8 +95,8 @@ class BertEncoder(BertModel):
       the same, dropout too; it may also be set later, as the attribute.
     remove_padding: whether the blocks leave out what `input_mask` hides, all
       but the attention itself. What it says of other pieces is the same; of
-      the padding, zeros or what stands there otherwise. Not under XLA, whose
-      shapes must not depend on values. An attribute as well.
+      the padding, zeros. Not under XLA, whose shapes must not depend on
+      values. An attribute as well.
 
   >>> encoder = BertEncoder(BertConfig.from_size("tiny", vocab_size=30522))
   >>> encoder.count_params()
@@ -171,7 +171,7 @@ class BertEncoder(BertModel):
     position_ids, places = inputs.get("position_ids"), None
     shape = ops.shape(input_ids)
     if self.remove_padding and "input_mask" in inputs:
-      places = kept_places(input_mask)
+      places, number = kept_places(input_mask)
       if position_ids is None:
         position_ids = places % shape[1]
       else:
@@ -189,7 +189,7 @@ class BertEncoder(BertModel):
 
     def by_row(x):  # [B, S, H]
       if places is not None:
-        return restore_padding(x, places, shape)
+        return restore_padding(x[:number], places[:number], shape)
       return ops.reshape(x, (*shape, self.config.hidden_size))
 
     x = by_row(x)

@@ -36,17 +36,25 @@ Outputs = dict[str, tf.Tensor]
 def inference(model: keras.Model, *, rank: int = 2) -> Callable:
   """The model without dropout as one function, which an export holds once.
 
-  Its outputs are float32, whatever the model computes in.
+  Its blocks leave out padding, of which it says nothing more than zeros do, and
+  its outputs are float32, whatever it computes in.
 
   Args:
-    model: over the encoder's inputs.
+    model: over the encoder's inputs: a `BertEncoder`, or one on it.
     rank: of these.
   """
+  encoder = getattr(model, "encoder", model)
 
   @tf.function(autograph=False, input_signature=[{
     name: tf.TensorSpec([None] * rank, tf.int32) for name in INPUTS}])
   def infer(inputs):
-    outputs = model(inputs, training=False)
+    # For this trace alone: saving traces a module's other functions again,
+    # and the reusable encoder, which XLA may compile, keeps its padding.
+    before, encoder.remove_padding = encoder.remove_padding, True
+    try:
+      outputs = model(inputs, training=False)
+    finally:
+      encoder.remove_padding = before
     return {name: tf.cast(x, tf.float32) for name, x in outputs.items()}
 
   return infer

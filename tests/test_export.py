@@ -31,6 +31,7 @@ from bert_tf.config import InputError
 from bert_tf.finetuning_arguments import FinetuningConfig
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
+from bert_tf.heads import BertTokenClassifier
 from bert_tf.tasks import TASKS
 from bert_tf.tensorflow_checkpoints import write_checkpoint
 from bert_tf.tokenization import BertTokenizer
@@ -426,6 +427,29 @@ def test_no_path_of_this_machine_is_in_an_export(which, request):
     content = path.read_bytes() if path.is_file() else b""
     assert not [p for p in here if f"{p}/".encode() in content], path
     assert not re.findall(rb"[\w/.-]+\.py\b", content), path
+
+
+# What of a request is padding.
+
+
+def test_the_padding_of_tagged_pieces_is_left_out(tmp_path):
+  exported = export_model(
+      tmp_path, BertTokenClassifier(CONFIG, num_classes=2),
+      {"task_name": "tagging", "labels": ["A", "B"], "max_seq_length": 12})
+  function = tf.saved_model.load(exported.path).signatures["pre_tokenized"]
+  inputs = {
+    "input_ids": tf.constant([[2, 5, 6, 7, 3, 0], [2, 14, 15, 17, 9, 3]]),
+    "input_mask": tf.constant([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]),
+    "segment_ids": tf.zeros([2, 6], tf.int32)}
+  logits = function(**inputs)["logits"].numpy()
+  is_piece = inputs["input_mask"].numpy() == 1
+  np.testing.assert_allclose(
+      logits[is_piece], exported.model(inputs)["logits"].numpy()[is_piece],
+      atol=1e-5)
+  # Those of a state of zeros.
+  [row] = np.unique(logits[~is_piece], axis=0)
+  np.testing.assert_allclose(
+      row, exported.model.head.output_bias.numpy(), atol=1e-6)
 
 
 # Versions.

@@ -62,6 +62,19 @@ def test_the_loaded_encoder_is_callable_and_equals_the_model(
         dict(outputs), expected)
 
 
+def test_signatures_leave_the_padding_out_and_the_call_does_not(
+    pretrained, loaded):
+  expected = hub_outputs(pretrained.model.encoder)["sequence_output"].numpy()
+  is_piece = np.array(INPUTS["input_mask"])[:, :, None] == 1
+  assert np.abs(expected).min() > 0 and not is_piece.all()
+  ids, mask, segments = hub_inputs().values()
+  found = loaded.signatures["pre_tokenized"](
+      input_ids=ids, input_mask=mask, segment_ids=segments)["sequence_output"]
+  np.testing.assert_allclose(found, expected * is_piece, atol=1e-5)
+  np.testing.assert_allclose(
+      loaded(hub_inputs())["sequence_output"], expected, atol=1e-5)
+
+
 def test_the_loaded_encoder_drops_out_in_training_only(loaded):
   one, two = (
     loaded(hub_inputs(), training=True)["sequence_output"].numpy()
