@@ -55,10 +55,10 @@ def is_correct(logits, labels):
   The first of equal ones is taken, as by `ops.argmax`, which goes over the
   scores five times.
   """
-  number = logits.shape[-1]
+  number = ops.shape(logits)[-1]
+  places = ops.arange(number, dtype="int32")
   is_highest = ops.equal(logits, ops.max(logits, axis=-1, keepdims=True))
-  predicted = ops.min(
-      ops.where(is_highest, ops.arange(number), number), axis=-1)
+  predicted = ops.min(ops.where(is_highest, places, number), axis=-1)
   return ops.cast(
       ops.equal(ops.cast(predicted, labels.dtype), labels), "float32")
 

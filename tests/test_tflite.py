@@ -105,8 +105,13 @@ def test_the_interpreter_answers_as_an_export_does(tmp_path, kind):
   expected = expected_answers(model, task, description, inputs)
   assert sorted(answers) == sorted(expected) == names
   for name in names:
-    assert answers[name].shape == expected[name].shape
-    np.testing.assert_allclose(answers[name], expected[name], atol=1e-4)
+    answer, wanted = answers[name], np.array(expected[name])
+    assert answer.shape == wanted.shape
+    if kind in ("tagging", "spans"):
+      # Of pieces: an export leaves out the padding, which is computed here.
+      is_piece = inputs["input_mask"] == 1
+      answer, wanted = answer[is_piece], wanted[is_piece]
+    np.testing.assert_allclose(answer, wanted, atol=1e-4)
   assert not [name for name in operations
               if name.startswith("Flex") or name == "CUSTOM"]
   beside = {"model.tflite", "model.vocab.txt", "model.tokenizer_config.json"}
