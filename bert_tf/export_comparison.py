@@ -32,7 +32,7 @@ from bert_tf.tokenization import BertTokenizer
 # time, in seconds.
 _SIZES = (1, 32)
 _REQUESTS = 50
-_SECONDS = 30.0
+_SECONDS = 10.0
 # The signature that is asked.
 _SIGNATURE = "serving_default"
 
