@@ -364,19 +364,25 @@ class PretrainingConfig(TrainingConfig, MaskingConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-  """Arguments of `tools/export_saved_model.py`."""
+class _ModelConfig:
+  """The model that an export is made of."""
 
   model_dir: str = option(
       help="A model directory, pretrained or fine-tuned, or any other "
            "checkpoint that --init_checkpoint takes.")
-  export_dir: str = option(
-      help="Where the versions lie; the next one is written.")
   vocab_file: str | None = option(
       None, help="The vocabulary. Not given: that of --model_dir.")
   do_lower_case: bool | None = option(
       None, help="Casing of the vocabulary. Not given: as "
                  "tokenizer_config.json beside it says, or as it shows.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig(_ModelConfig):
+  """Arguments of `tools/export_saved_model.py`."""
+
+  export_dir: str = option(
+      help="Where the versions lie; the next one is written.")
   null_score_diff_threshold: float | None = option(
       None, help="Of a model of SQuAD 2.0: the answer is empty if no answer "
                  "scores by more than this above the best, such as "
@@ -412,12 +418,9 @@ class ExportConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TFLiteConfig:
+class TFLiteConfig(_ModelConfig):
   """Arguments of `tools/export_tflite.py`."""
 
-  model_dir: str = option(
-      help="A model directory, pretrained or fine-tuned, or any other "
-           "checkpoint that --init_checkpoint takes.")
   output_file: str = option(
       help="The .tflite file to write. Vocabulary, casing and labels get its "
            "name with .vocab.txt, .tokenizer_config.json and .labels.txt.")
@@ -433,11 +436,6 @@ class TFLiteConfig:
       "float32", choices=("float32", "int8"),
       help="int8: matrices in 8 bits; what they are multiplied with is rounded "
            "too, by what is seen in each call.")
-  vocab_file: str | None = option(
-      None, help="The vocabulary. Not given: that of --model_dir.")
-  do_lower_case: bool | None = option(
-      None, help="Casing of the vocabulary. Not given: as "
-                 "tokenizer_config.json beside it says, or as it shows.")
 
   def __post_init__(self):
     check_options(self)

@@ -441,7 +441,5 @@ class BertLayer(keras.layers.Layer):
     weights = attention_weights(scores, attention_bias)  # [B, N, S, S]
     weights = self.attention_dropout(weights, seed=dropout_seed)
     context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-    if places is not None:
-      context = ops.reshape(context, (batch, length, hidden))
-      return remove_padding(context, places)  # [T, H]
-    return ops.reshape(context, (-1, hidden))
+    context = ops.reshape(context, (-1, hidden))  # [B S, H]
+    return context if places is None else ops.take(context, places, axis=0)

@@ -151,6 +151,12 @@ def _card(
     "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
 
 
+def write_labels(path: str, labels: list[str]) -> None:
+  """A label a line; one that has lines of its own stays on one."""
+  write_text(
+      path, "".join(label.replace("\n", "\\n") + "\n" for label in labels))
+
+
 def write(
     assets: str, *, task: dict[str, Any] | None, model_dir: str,
     comparison: dict[str, Any] | None = None
@@ -172,9 +178,7 @@ def write(
   _write_warmup(saved_model, signatures)
   labels = (task or {}).get("labels")
   if labels:
-    write_text(
-        os.path.join(assets, LABELS_FILE),
-        "".join(label.replace("\n", "\\n") + "\n" for label in labels))
+    write_labels(os.path.join(assets, LABELS_FILE), labels)
   write_json(
       os.path.join(assets, CARD_FILE),
       _card(signatures, task, model_dir, comparison))

@@ -25,6 +25,7 @@ import tensorflow as tf
 from bert_tf import checkpoints
 from bert_tf import files
 from bert_tf import serving
+from bert_tf import serving_files
 from bert_tf.arguments import TFLiteConfig
 from bert_tf.config import BertConfig
 from bert_tf.config import require
@@ -132,12 +133,11 @@ def _write(
   """The file itself comes last: where it is, the others are."""
   stem = path.removesuffix(".tflite")
   files.make_directories(files.directory_of(path) or os.curdir)
-  texts = {"vocab.txt": tokenizer.vocabulary, "labels.txt": [
-    label.replace("\n", "\\n") for label in labels]}
-  for name, entries in texts.items():
-    if entries:
-      write_text(
-          f"{stem}.{name}", "".join(f"{entry}\n" for entry in entries))
+  write_text(
+      f"{stem}.vocab.txt",
+      "".join(f"{entry}\n" for entry in tokenizer.vocabulary))
+  if labels:
+    serving_files.write_labels(f"{stem}.labels.txt", labels)
   write_json(
       f"{stem}.tokenizer_config.json",
       {"do_lower_case": tokenizer.do_lower_case})
