@@ -184,6 +184,25 @@ def restore_padding(x, places, shape):
   return ops.reshape(x, (*shape, hidden))
 
 
+def head_places(places, shape, num_heads: int):
+  """How pieces without padding become heads, and heads pieces again.
+
+  Of `places` [T] in a batch of `shape` (B, S): the rows of pieces' heads
+  [T N, D] that make up [B, N, S, D], int32 [B, N, S], where padding takes those
+  of any piece, and the rows of [B N S, D] that make up [T, N, D], int32 [T, N].
+  One look-up each way moves what a scatter and a transposition would.
+  """
+  batch, length = shape
+  heads = ops.arange(num_heads, dtype="int32")
+  first = (places // length * num_heads)[:, None] + heads  # [T, N]
+  to_pieces = first * length + (places % length)[:, None]
+  numbers = ops.scatter(
+      places[:, None], ops.arange(ops.shape(places)[0], dtype="int32"),
+      (batch * length,))
+  numbers = ops.reshape(numbers, (batch, 1, length))
+  return numbers * num_heads + heads[:, None], to_pieces
+
+
 def _uint32(number: int):
   return ops.convert_to_tensor(number, dtype="uint32")
 
@@ -412,9 +431,9 @@ class BertLayer(keras.layers.Layer):
       self.output_norm.build(hidden)
     self.built = True
 
-  def call(self, x, attention_bias, dropout_seed=None, places=None):
+  def call(self, x, attention_bias, dropout_seed=None, head_places=None):
     attended = self.attention_output(
-        self._attend(x, attention_bias, dropout_seed, places))
+        self._attend(x, attention_bias, dropout_seed, head_places))
     x = self.attention_norm(
         x, attended, dropout=self.attention_output_dropout,
         dropout_seed=dropout_seed)  # [T, H]
@@ -423,16 +442,17 @@ class BertLayer(keras.layers.Layer):
         x, self.output_dense(y), dropout=self.output_dropout,
         dropout_seed=dropout_seed)  # [T, H]
 
-  def _attend(self, x, attention_bias, dropout_seed, places):
+  def _attend(self, x, attention_bias, dropout_seed, head_places):
     batch, _, _, length = ops.shape(attention_bias)
     hidden = x.shape[-1]
     size = hidden // self.num_heads
+    to_heads, to_pieces = head_places or (None, None)
 
-    def split_heads(y):
-      if places is not None:
-        y = restore_padding(y, places, (batch, length))
+    def split_heads(y):  # [B, N, S, D]
+      if to_heads is not None:
+        return ops.take(ops.reshape(y, (-1, size)), to_heads, axis=0)
       y = ops.reshape(y, (batch, length, self.num_heads, size))
-      return ops.transpose(y, (0, 2, 1, 3))  # [B, N, S, D]
+      return ops.transpose(y, (0, 2, 1, 3))
 
     query = split_heads(self.query(x)) * (1 / math.sqrt(size))
     key = split_heads(self.key(x))
@@ -440,6 +460,9 @@ class BertLayer(keras.layers.Layer):
     scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
     weights = attention_weights(scores, attention_bias)  # [B, N, S, S]
     weights = self.attention_dropout(weights, seed=dropout_seed)
-    context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-    context = ops.reshape(context, (-1, hidden))  # [B S, H]
-    return context if places is None else ops.take(context, places, axis=0)
+    context = ops.matmul(weights, value)  # [B, N, S, D]
+    if to_pieces is not None:
+      context = ops.take(ops.reshape(context, (-1, size)), to_pieces, axis=0)
+    else:
+      context = ops.transpose(context, (0, 2, 1, 3))
+    return ops.reshape(context, (-1, hidden))  # [T, H]

