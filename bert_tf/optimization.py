@@ -193,7 +193,13 @@ class AdamWeightDecay(keras.optimizers.Optimizer):
 
   `layer_decay` below 1 gives lower layers lower learning rates, see
   `layer_scales`: for fine-tuning.
+
+  Attributes:
+    is_elementwise: whether what becomes of a number follows from that number,
+      its slots and its gradient alone.
   """
+
+  is_elementwise = True
 
   def __init__(
       self, learning_rate=1e-4, *, weight_decay_rate: float = 0.01,
@@ -312,6 +318,8 @@ class Lamb(AdamWeightDecay):
   The norms are those of one variable. The ratio is 1 where one of them is 0,
   and for layer norms and biases, which have no decay either.
   """
+
+  is_elementwise = False
 
   def __init__(
       self, learning_rate=1e-3, *, bias_correction: bool = True,

@@ -173,19 +173,36 @@ def _over_micro_batches(gradients_of: Callable, batch, count: int):
       first, [value if value is None else next(summed) for value in flat])
 
 
-def _clipped(gradients: list, scale):
-  """(gradients to apply, their norm before, whether it is finite).
+def _clipping(gradients: list, scale):
+  """(what clips the gradients as a factor, their norm, whether it is finite).
 
   Of gradients that were summed over the replicas, so that all decide alike;
-  zeros where the norm is not finite.
+  the factor is 0 where the norm is not finite.
   """
   norm = tf.linalg.global_norm(gradients) / scale
   is_finite = tf.math.is_finite(norm)
   factor = tf.where(
       is_finite, tf.minimum(1.0, CLIP_NORM / norm) / scale, 0.0)
-  # 0 times infinity is 0 here.
-  gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
-  return gradients, norm, is_finite
+  return factor, norm, is_finite
+
+
+def _make_update(
+    optimizer: keras.optimizers.Optimizer, variables: list
+) -> Callable:
+  """(gradients, factor, is_finite): clips, and applies to the variables."""
+
+  def update(gradients, factor, is_finite):
+    # 0 times infinity is 0 here.
+    gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
+    optimizer.apply_if(is_finite, gradients, variables)
+
+  has_copies = any(
+      isinstance(v.value, tf.distribute.DistributedValues) for v in variables)
+  if has_copies or not optimizer.is_elementwise:
+    return update
+  # XLA goes over the memory of weights, slots and gradients once, where the
+  # operations one by one do so four times.
+  return tf.function(update, autograph=False, jit_compile=True)
 
 
 def _make_replica_step(
@@ -211,8 +228,8 @@ def _make_replica_step(
                if g is not None]
     gradients, sums = distribution.sum_over_replicas(
         ([g for g in gradients if g is not None], sums))
-    gradients, norm, is_finite = _clipped(gradients, scale)
-    optimizer.apply_if(is_finite, gradients, reached)
+    factor, norm, is_finite = _clipping(gradients, scale)
+    _make_update(optimizer, reached)(gradients, factor, is_finite)
     state.update(is_finite)
     # float64: sums of many steps lose nothing to rounding.
     kept = {name: tf.where(is_finite, tf.cast(value, tf.float64), 0.0)
@@ -240,7 +257,8 @@ def make_train_step(
 
   Args:
     model: built under the strategy.
-    optimizer: built for the model's trainable variables; has `apply_if`.
+    optimizer: built for the model's trainable variables; has `apply_if` and
+      `is_elementwise`.
     objective: what is minimised.
     strategy: where.
     seed: of dropout.

@@ -133,6 +133,19 @@ def test_without_its_padding_a_batch_gives_the_same(
   np.testing.assert_allclose(outputs["pooled_output"], pooled, atol=1e-5)
 
 
+def test_heads_lie_row_after_row():
+  """Rows of 2 and 1 pieces in 3 places, 2 heads: [B, N, S] is 12 places."""
+  to_heads, to_pieces = layers.head_places(
+      tf.constant([0, 1, 3]), (2, 3), num_heads=2)
+  pieces = np.array([["a0", "a1"], ["b0", "b1"], ["c0", "c1"]])
+  heads = pieces.ravel()[to_heads]
+  # Padding takes the heads of the first piece.
+  np.testing.assert_array_equal(heads, [
+    [["a0", "b0", "a0"], ["a1", "b1", "a1"]],
+    [["c0", "a0", "a0"], ["c1", "a1", "a1"]]])
+  np.testing.assert_array_equal(heads.ravel()[to_pieces], pieces)
+
+
 def test_the_padding_of_a_mask_with_holes_is_left_out_too():
   inputs = {**random_inputs(TINY), "input_mask": np.int32(
       [[0, 1, 0, 0, 1, 1, 0, 0, 0, 0]] * 3)}

@@ -1,5 +1,6 @@
 """One step: what it computes, however it is computed."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -87,6 +88,44 @@ def test_one_batch_can_be_learnt_by_heart():
   metrics = losses.PRETRAINING.metrics(sums)
   assert metrics["mlm_loss"] < 0.05 and metrics["nsp_loss"] < 0.05
   assert metrics["mlm_accuracy"] > 0.99 and metrics["nsp_accuracy"] == 1
+
+
+@pytest.mark.parametrize("make_strategy, is_one_pass", [
+  (tf.distribute.get_strategy, True),
+  (lambda: tf.distribute.OneDeviceStrategy("/cpu:0"), True),
+  (lambda: tf.distribute.MirroredStrategy(["CPU:0"]), False)])
+def test_an_update_in_one_pass_is_that_of_clipped_gradients(
+    make_strategy, is_one_pass):
+  """Against `apply_if`, which is held against the original's steps."""
+  shapes = {"kernel": (40, 30), "bias": (30,)}
+  ends = []
+  for is_ours in (True, False):
+    strategy = make_strategy()
+    with strategy.scope():
+      variables = [
+        keras.Variable(np.ones(shape), dtype="float32", name=name)
+        for name, shape in shapes.items()]
+      optimizer = AdamWeightDecay(0.1)
+      optimizer.build(variables)
+
+    def apply(gradients):
+      if is_ours:
+        update = train_step._make_update(optimizer, variables)
+        assert hasattr(update, "get_concrete_function") is is_one_pass
+        update(gradients, tf.constant(0.25), tf.constant(True))
+      else:
+        optimizer.apply_if(
+            tf.constant(True), [0.25 * g for g in gradients], variables)
+
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+      gradients = [tf.constant(rng.normal(size=shape), tf.float32)
+                   for shape in shapes.values()]
+      tf.function(strategy.run, autograph=False)(apply, args=(gradients,))
+    ends.append([np.array(v) for v in [*variables, *optimizer.variables]])
+  assert ends[0][2] == 3  # steps
+  for ours, theirs in zip(*ends):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 def make_packed_batch():
