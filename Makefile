@@ -5,6 +5,7 @@
 # Longer still, for those who change that part; what was seen is in BUILD.md:
 # make proof-tokenizer  the same ids under TensorFlow 2.12 (15 minutes)
 # make proof-serving    TensorFlow 2.12 runs every kind of export (5 minutes)
+# make proof-requests   10,000 random requests, eight at once (10 minutes)
 # make proof-conversion  Transformers computes what we do (5 minutes)
 # make proof-hub        an export trains in TensorFlow Hub as here (2 minutes)
 # make proof-data       memory on 2 GB of text, 20 kills (30 minutes)
@@ -19,8 +20,9 @@ PIP = $(BIN)/pip --disable-pip-version-check install --quiet
 # Two tests at a time: most of a test is TensorFlow's tracing, on one core.
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
-.PHONY: demo test test-all proof-tokenizer proof-serving proof-conversion \
-  proof-hub proof-data proof-resume proof-pretraining results clean
+.PHONY: demo test test-all proof-tokenizer proof-serving proof-requests \
+  proof-conversion proof-hub proof-data proof-resume proof-pretraining results \
+  clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python tools/demo/demo.py --output_dir=demo
@@ -36,6 +38,9 @@ proof-tokenizer: $(VENV)/tests-installed
 
 proof-serving: $(VENV)/tests-installed
 	$(BIN)/python tests/prove_serving.py
+
+proof-requests: $(VENV)/tests-installed
+	$(PYTEST) tests/test_serving.py -k eight_threads --requests=300
 
 proof-conversion: $(VENV)/tests-installed
 	$(BIN)/python tests/prove_conversion.py

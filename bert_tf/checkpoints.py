@@ -126,7 +126,9 @@ def open_source(path: str) -> ModelSource:
     return open_checkpoint(path)
   require(
       files.is_directory(path),
-      f"{path}: neither a checkpoint (no {path}.index) nor a directory.")
+      f"{path}: neither a checkpoint (no {path}.index) nor a directory. Name a "
+      "directory with a model, or a checkpoint without its `.index`, such as "
+      f".../{CHECKPOINT_PREFIX}.")
   for name, open_form in _FORMS:
     if files.exists(os.path.join(path, name)):
       return open_form(path)

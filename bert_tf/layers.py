@@ -188,19 +188,21 @@ def head_places(places, shape, num_heads: int):
   """How pieces without padding become heads, and heads pieces again.
 
   Of `places` [T] in a batch of `shape` (B, S): the rows of pieces' heads
-  [T N, D] that make up [B, N, S, D], int32 [B, N, S], where padding takes those
-  of any piece, and the rows of [B N S, D] that make up [T, N, D], int32 [T, N].
-  One look-up each way moves what a scatter and a transposition would.
+  [T N, D] that make up [B, N, S, D], int32 [B, N, S], -1 for padding, and the
+  rows of [B N S, D] that make up [T, N, D], int32 [T, N]. One look-up each way
+  moves what a scatter and a transposition would.
   """
   batch, length = shape
   heads = ops.arange(num_heads, dtype="int32")
   first = (places // length * num_heads)[:, None] + heads  # [T, N]
   to_pieces = first * length + (places % length)[:, None]
   numbers = ops.scatter(
-      places[:, None], ops.arange(ops.shape(places)[0], dtype="int32"),
+      places[:, None], 1 + ops.arange(ops.shape(places)[0], dtype="int32"),
       (batch * length,))
-  numbers = ops.reshape(numbers, (batch, 1, length))
-  return numbers * num_heads + heads[:, None], to_pieces
+  numbers = ops.reshape(numbers, (batch, 1, length)) - 1
+  to_heads = ops.where(
+      numbers < 0, -1, numbers * num_heads + heads[:, None])
+  return to_heads, to_pieces
 
 
 def _uint32(number: int):
@@ -450,7 +452,8 @@ class BertLayer(keras.layers.Layer):
 
     def split_heads(y):  # [B, N, S, D]
       if to_heads is not None:
-        return ops.take(ops.reshape(y, (-1, size)), to_heads, axis=0)
+        return fused.take(
+            ops.reshape(y, (-1, size)), to_heads, readers=to_pieces)
       y = ops.reshape(y, (batch, length, self.num_heads, size))
       return ops.transpose(y, (0, 2, 1, 3))
 
@@ -462,7 +465,9 @@ class BertLayer(keras.layers.Layer):
     weights = self.attention_dropout(weights, seed=dropout_seed)
     context = ops.matmul(weights, value)  # [B, N, S, D]
     if to_pieces is not None:
-      context = ops.take(ops.reshape(context, (-1, size)), to_pieces, axis=0)
+      context = fused.take(
+          ops.reshape(context, (-1, size)), to_pieces, readers=to_heads,
+          has_unread=True)
     else:
       context = ops.transpose(context, (0, 2, 1, 3))
     return ops.reshape(context, (-1, hidden))  # [T, H]

@@ -96,12 +96,12 @@ def _answer(
   asked = {"signature": config.signature, "batch_size": config.batch_size}
   try:
     return answerer.answer([row for _, row in pool], **asked)
-  except RefusedRows:
-    for where, row in pool:
-      try:
-        answerer.answer([row], **asked)
-      except RefusedRows as error:
-        raise RefusedRows(f"{where}: {error}") from None
+  except RefusedRows as error:
+    if len(pool) == 1:
+      raise RefusedRows(f"{pool[0][0]}: {error}") from None
+    middle = len(pool) // 2
+    for half in (pool[:middle], pool[middle:]):
+      _answer(config, answerer, half)
     raise
 
 

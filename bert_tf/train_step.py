@@ -6,6 +6,7 @@ use `fit`, which under a strategy clips before the replicas are summed.
 """
 
 from collections.abc import Callable, Iterable
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -23,6 +24,9 @@ SKIPPED = "skipped_steps"
 GRADIENT_NORM = "gradient_norm"
 # So many steps without finite gradients in a row end a training.
 MOST_SKIPPED = 10
+
+# Of fewer weights than these the update is not compiled, which takes a second.
+LEAST_TO_COMPILE = 2**20
 
 # The loss scale of float16: as high as the gradients allow, found by doubling
 # after so many good steps and halving after a bad one (Micikevicius et al.
@@ -198,7 +202,9 @@ def _make_update(
 
   has_copies = any(
       isinstance(v.value, tf.distribute.DistributedValues) for v in variables)
-  if has_copies or not optimizer.is_elementwise:
+  number = sum(math.prod(v.shape) for v in variables)
+  if (has_copies or not optimizer.is_elementwise
+      or number < LEAST_TO_COMPILE):
     return update
   # XLA goes over the memory of weights, slots and gradients once, where the
   # operations one by one do so four times.

@@ -19,6 +19,13 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+      "--requests", type=int, default=24,
+      help="Random requests to each signature of each kind of export, in "
+      "tests/test_serving.py.")
+
+
 @pytest.fixture(scope="session")
 def shared():
   """The folder of real data and golden results; skips where it is absent."""

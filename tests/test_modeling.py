@@ -138,11 +138,10 @@ def test_heads_lie_row_after_row():
   to_heads, to_pieces = layers.head_places(
       tf.constant([0, 1, 3]), (2, 3), num_heads=2)
   pieces = np.array([["a0", "a1"], ["b0", "b1"], ["c0", "c1"]])
-  heads = pieces.ravel()[to_heads]
-  # Padding takes the heads of the first piece.
+  heads = np.append(pieces, "--")[to_heads]  # -1 is padding.
   np.testing.assert_array_equal(heads, [
-    [["a0", "b0", "a0"], ["a1", "b1", "a1"]],
-    [["c0", "a0", "a0"], ["c1", "a1", "a1"]]])
+    [["a0", "b0", "--"], ["a1", "b1", "--"]],
+    [["c0", "--", "--"], ["c1", "--", "--"]]])
   np.testing.assert_array_equal(heads.ravel()[to_pieces], pieces)
 
 

@@ -331,9 +331,12 @@ def random_rows(subject, number: int, seed: int) -> list:
 
 
 @pytest.mark.slow
-def test_eight_threads_get_the_answers_of_one_text_at_a_time(subjects):
+def test_eight_threads_get_the_answers_of_one_text_at_a_time(
+    subjects, pytestconfig):
+  number = pytestconfig.getoption("requests")
   for subject in subjects:
-    batches = [random_rows(subject, 1 + seed % 4, seed) for seed in range(24)]
+    batches = [
+      random_rows(subject, 1 + seed % 4, seed) for seed in range(number)]
     together = subject.loader.ask_together(
         subject.path, [
           {"signature": subject.signature, "inputs": subject.request(rows)}
