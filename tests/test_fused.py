@@ -40,7 +40,8 @@ def values_and_gradients(function, inputs, in_one_pass=True):
     weights = tf.sin(tf.range(1.0, y.shape.num_elements() + 1))
     total = tf.reduce_sum(
         tf.reshape(tf.cast(y, tf.float32), [-1]) * weights)
-  return [y, *tape.gradient(total, floating)]
+  # The gradient of a look-up is a list of rows by itself.
+  return [y, *map(tf.convert_to_tensor, tape.gradient(total, floating))]
 
 
 @functools.cache
