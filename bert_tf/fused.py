@@ -44,7 +44,8 @@ def is_on() -> bool:
 
 
 def in_one_pass(
-    function: Callable, *, gradient: Callable | None = None
+    function: Callable, *, gradient: Callable | None = None, vectors: int = 0,
+    keeps: bool = False
 ) -> Callable:
   """A decorator of functions from tensors, no variables, to one tensor.
 
@@ -55,12 +56,26 @@ def in_one_pass(
     function: of tensors; the gradient goes to those that are floating.
     gradient: (output, its gradient) -> a list of the gradients of all inputs,
       where it is cheaper than to differentiate the function anew.
+    keeps: whether the function gives a pair, of which the first is the output
+      and the `gradient` takes both.
+    vectors: so many of the last inputs have but the last axis of the output.
+      Their gradients are added up outside of the pass, in XLA's place, which
+      would keep running sums over the whole batch.
   """
+
+  @functools.wraps(function)
+  def plain(*inputs):
+    y = function(*inputs)
+    return y[0] if keeps else y
+
   if keras.backend.backend() != "tensorflow":
-    return function
+    return plain
   import tensorflow as tf
 
   def anew(inputs, upstream):
+    whole = len(inputs) - vectors
+    inputs = [*inputs[:whole], *(
+      tf.broadcast_to(x, tf.shape(upstream)) for x in inputs[whole:])]
     floating = [x for x in inputs if x.dtype.is_floating]
     with tf.GradientTape() as tape:
       tape.watch(floating)
@@ -80,13 +95,21 @@ def in_one_pass(
   def compiled(*inputs):
     forward, backward = passes(
         *(tf.TensorSpec(x.shape, x.dtype) for x in inputs))
-    y = forward(*inputs)
-    start = y if gradient else inputs
-    return y, lambda upstream: backward(start, upstream)
+    outputs = forward(*inputs)
+    start = outputs if gradient else inputs
+
+    def found(upstream):
+      gradients = backward(start, upstream)
+      whole = len(inputs) - vectors
+      return [*gradients[:whole], *(
+        tf.reduce_sum(tf.reshape(g, [-1, g.shape[-1]]), axis=0)
+        for g in gradients[whole:])]
+
+    return outputs[0] if keeps else outputs, found
 
   @functools.wraps(function)
   def call(*inputs):
-    return compiled(*inputs) if is_on() else function(*inputs)
+    return compiled(*inputs) if is_on() else plain(*inputs)
 
   return call
 

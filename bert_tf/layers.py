@@ -31,9 +31,6 @@ LAYER_NORM_EPSILON = 1e-12
 # Added to the scores of masked keys; large enough to vanish in the softmax,
 # small enough for float16.
 MASK_BIAS = -10000.0
-# What is left of a batch without its padding is a multiple of so many pieces:
-# few shapes, each compiled once.
-PIECES_MULTIPLE = 64
 
 
 def _gelu(*, approximate: bool):
@@ -64,15 +61,19 @@ def truncated_normal(stddev: float) -> keras.initializers.Initializer:
   return keras.initializers.TruncatedNormal(stddev=stddev)
 
 
-def _normalized(x):
-  """To mean 0 and variance 1 over the last axis; float32 (Ba et al. 2016)."""
-  x = ops.cast(x, "float32")
-  x = x - ops.mean(x, axis=-1, keepdims=True)
-  variance = ops.mean(ops.square(x), axis=-1, keepdims=True)
-  return x * ops.rsqrt(variance + LAYER_NORM_EPSILON)
+def _normalized(x, gamma, beta):
+  """To mean `beta` and deviation `gamma` over the last axis (Ba et al. 2016).
+
+  Float32 inside.
+  """
+  z = ops.cast(x, "float32")
+  z = z - ops.mean(z, axis=-1, keepdims=True)
+  variance = ops.mean(ops.square(z), axis=-1, keepdims=True)
+  z = z * ops.rsqrt(variance + LAYER_NORM_EPSILON)
+  return ops.cast(z * gamma + beta, x.dtype)
 
 
-normalize = fused.in_one_pass(_normalized)
+normalize = fused.in_one_pass(_normalized, vectors=2)
 
 
 class LayerNorm(keras.layers.LayerNormalization):
@@ -82,20 +83,20 @@ class LayerNorm(keras.layers.LayerNormalization):
   """
 
   def call(self, x, y=None, dropout=None, dropout_seed=None):
+    gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
     seed = dropout and dropout.salted(dropout_seed)
     if y is None:
-      z = normalize(x)
-    elif seed is None:
-      z = normalize(x + y)
-    else:
-      z = _normalized_sum(dropout.rate)(x, y, seed)
-    gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
-    return ops.cast(z * gamma + beta, x.dtype)
+      return normalize(x, gamma, beta)
+    if seed is None:
+      return normalize(x + y, gamma, beta)
+    return _normalized_sum(dropout.rate)(x, y, seed, gamma, beta)
 
 
 def layer_norm(dtype=None) -> LayerNorm:
-  """The normalization of all blocks and heads."""
-  return LayerNorm(epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype)
+  """The normalization of all blocks and heads, its variables never cast."""
+  return LayerNorm(
+      epsilon=LAYER_NORM_EPSILON, name="LayerNorm", dtype=dtype,
+      autocast=False)
 
 
 class Dense(keras.layers.Dense):
@@ -117,11 +118,31 @@ def _softmax_gradient(weights, gradient):
   return [ops.cast(dx, weights.dtype), None]
 
 
-@functools.partial(fused.in_one_pass, gradient=_softmax_gradient)
-def attention_weights(scores, bias):
-  """The softmax over the keys, float32 inside, of `scores` + `bias`."""
+def _softmax(scores, bias):
+  """Over the keys, float32 inside, of `scores` + `bias`."""
   x = ops.cast(scores, "float32") + ops.cast(bias, "float32")
   return ops.cast(ops.softmax(x, axis=-1), scores.dtype)
+
+
+attention_weights = fused.in_one_pass(_softmax, gradient=_softmax_gradient)
+
+
+@functools.cache
+def _dropped_attention_weights(rate: float):
+  """(scores, bias, seed) -> `attention_weights` after dropout."""
+
+  def both(scores, bias, seed):
+    weights = _softmax(scores, bias)
+    return _dropped(weights, seed, rate), weights
+
+  def gradient(outputs, upstream):
+    # What was dropped is 0 now. A weight that was 0 has no gradient anyhow.
+    dropped, weights = outputs
+    upstream = ops.cast(upstream, "float32")
+    upstream = ops.where(ops.equal(dropped, 0), 0.0, upstream / (1 - rate))
+    return [*_softmax_gradient(weights, upstream), None]
+
+  return fused.in_one_pass(both, gradient=gradient, keeps=True)
 
 
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
@@ -150,59 +171,6 @@ def gather_positions(sequence, positions):
   first = ops.arange(batch, dtype=positions.dtype)[:, None] * length
   rows = ops.reshape(sequence, (batch * length, hidden))
   return ops.take(rows, first + positions, axis=0)
-
-
-def kept_places(input_mask):
-  """Where the pieces of a batch stand in it, row after row.
-
-  Of an `input_mask` [B, S]: numbers below B S, int32 [T], and how many of them
-  are pieces. A few of the padding follow these, so that T is a multiple of
-  PIECES_MULTIPLE, or B S.
-
-  >>> places, number = kept_places(
-  ...     ops.convert_to_tensor([[1, 1, 0], [1, 0, 0]]))
-  >>> places.numpy(), int(number)
-  (array([0, 1, 3, 2, 4, 5], dtype=int32), 3)
-  """
-  is_piece = ops.reshape(input_mask, (-1,)) > 0  # [B S]
-  places = ops.concatenate([
-    ops.nonzero(is_piece)[0], ops.nonzero(ops.logical_not(is_piece))[0]])
-  number = ops.sum(ops.cast(is_piece, "int32"))
-  rounded = -(-number // PIECES_MULTIPLE) * PIECES_MULTIPLE
-  return ops.cast(places[:rounded], "int32"), number
-
-
-def remove_padding(x, places):
-  """[B, S, ...] to [T, ...] at `places` [T]."""
-  return ops.take(ops.reshape(x, (-1, *x.shape[2:])), places, axis=0)
-
-
-def restore_padding(x, places, shape):
-  """`x` [T, H] to [B, S, H] of `shape` (B, S), with zeros as padding."""
-  hidden = x.shape[-1]
-  x = ops.scatter(places[:, None], x, (shape[0] * shape[1], hidden))
-  return ops.reshape(x, (*shape, hidden))
-
-
-def head_places(places, shape, num_heads: int):
-  """How pieces without padding become heads, and heads pieces again.
-
-  Of `places` [T] in a batch of `shape` (B, S): the rows of pieces' heads
-  [T N, D] that make up [B, N, S, D], int32 [B, N, S], -1 for padding, and the
-  rows of [B N S, D] that make up [T, N, D], int32 [T, N]. One look-up each way
-  moves what a scatter and a transposition would.
-  """
-  batch, length = shape
-  heads = ops.arange(num_heads, dtype="int32")
-  first = (places // length * num_heads)[:, None] + heads  # [T, N]
-  to_pieces = first * length + (places % length)[:, None]
-  numbers = ops.scatter(
-      places[:, None], 1 + ops.arange(ops.shape(places)[0], dtype="int32"),
-      (batch * length,))
-  numbers = ops.reshape(numbers, (batch, 1, length)) - 1
-  to_heads = ops.where(
-      numbers < 0, -1, numbers * num_heads + heads[:, None])
-  return to_heads, to_pieces
 
 
 def _uint32(number: int):
@@ -254,7 +222,8 @@ def _dropout(rate: float):
 @functools.cache
 def _normalized_sum(rate: float):
   return fused.in_one_pass(
-      lambda x, y, seed: _normalized(x + _dropped(y, seed, rate)))
+      lambda x, y, seed, gamma, beta: _normalized(
+          x + _dropped(y, seed, rate), gamma, beta), vectors=2)
 
 
 @register
@@ -461,8 +430,12 @@ class BertLayer(keras.layers.Layer):
     key = split_heads(self.key(x))
     value = split_heads(self.value(x))
     scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-    weights = attention_weights(scores, attention_bias)  # [B, N, S, S]
-    weights = self.attention_dropout(weights, seed=dropout_seed)
+    seed = self.attention_dropout.salted(dropout_seed)
+    if seed is None:
+      weights = attention_weights(scores, attention_bias)  # [B, N, S, S]
+    else:
+      weights = _dropped_attention_weights(self.attention_dropout.rate)(
+          scores, attention_bias, seed)
     context = ops.matmul(weights, value)  # [B, N, S, D]
     if to_pieces is not None:
       context = fused.take(

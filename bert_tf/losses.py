@@ -55,12 +55,14 @@ def is_correct(logits, labels):
   The first of equal ones is taken, as by `ops.argmax`, which goes over the
   scores five times.
   """
-  number = ops.shape(logits)[-1]
-  places = ops.arange(number, dtype="int32")
-  is_highest = ops.equal(logits, ops.max(logits, axis=-1, keepdims=True))
-  predicted = ops.min(ops.where(is_highest, places, number), axis=-1)
+  labels = labels[..., None]
+  highest = ops.max(logits, axis=-1, keepdims=True)
+  is_label = ops.equal(ops.take_along_axis(logits, labels, axis=-1), highest)
+  places = ops.arange(ops.shape(logits)[-1], dtype=labels.dtype)
+  is_earlier = ops.logical_and(ops.equal(logits, highest), places < labels)
+  earlier = ops.sum(ops.cast(is_earlier, "float32"), axis=-1)
   return ops.cast(
-      ops.equal(ops.cast(predicted, labels.dtype), labels), "float32")
+      ops.logical_and(is_label[..., 0], ops.equal(earlier, 0)), "float32")
 
 
 def _next_sentence_weights(batch):

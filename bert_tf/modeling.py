@@ -13,12 +13,12 @@ from bert_tf.layers import BertLayer
 from bert_tf.layers import Dense
 from bert_tf.layers import attention_bias
 from bert_tf.layers import gather_positions
-from bert_tf.layers import head_places
-from bert_tf.layers import kept_places
 from bert_tf.layers import register
-from bert_tf.layers import remove_padding
-from bert_tf.layers import restore_padding
 from bert_tf.layers import truncated_normal
+from bert_tf.padding import head_places
+from bert_tf.padding import kept_places
+from bert_tf.padding import remove_padding
+from bert_tf.padding import restore_padding
 
 
 class BertModel(keras.Model):

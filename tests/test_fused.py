@@ -60,10 +60,12 @@ def normal(*shape, mean=0.0, scale=1.0, seed=0):
 @pytest.mark.parametrize("function, inputs", [
   (layers.ACTIVATIONS["gelu"], (normal(5, 7, scale=3.0),)),
   (layers.ACTIVATIONS["gelu_exact"], (normal(5, 7, scale=3.0),)),
-  (layers.normalize, (normal(2, 5, 7, mean=2.0),)),
+  (layers.normalize, (normal(2, 5, 7, mean=2.0), normal(7), normal(7))),
   (losses.negative_log_likelihood,
    (normal(3, 4, 9), tf.constant(np.arange(12).reshape(3, 4) % 9, tf.int32))),
   (lambda scores: layers.attention_weights(scores, MASK),
+   (normal(1, 2, 3, 4, scale=2.0),)),
+  (lambda scores: layers._dropped_attention_weights(0.4)(scores, MASK, SEED),
    (normal(1, 2, 3, 4, scale=2.0),)),
   (lambda x: layers.Dropout(0.4, salt=1)(x, seed=SEED), (normal(5, 7),)),
   (lambda x, y: built_norm(5)(
@@ -135,12 +137,14 @@ def test_gelu_and_its_slope_by_hand():
 @pytest.mark.parametrize("in_one_pass", [False, True])
 def test_bfloat16_is_rounded_once(in_one_pass):
   x = tf.cast(normal(5, 64, mean=100.0), tf.bfloat16)
-  y, gradient = values_and_gradients(gelu, (x,), in_one_pass)
-  assert y.dtype == gradient.dtype == tf.bfloat16
-  np.testing.assert_array_equal(y, tf.cast(
-      gelu(tf.cast(x, tf.float32)), tf.bfloat16))
-  y, gradient = values_and_gradients(layers.normalize, (x,), in_one_pass)
-  assert (y.dtype, gradient.dtype) == (tf.float32, tf.bfloat16)
+  vectors = (normal(64, seed=1), normal(64, seed=2))
+  for function, more in ((gelu, ()), (layers.normalize, vectors)):
+    y, gradient, *others = values_and_gradients(
+        function, (x, *more), in_one_pass)
+    assert y.dtype == gradient.dtype == tf.bfloat16
+    assert [g.dtype for g in others] == [tf.float32] * len(more)
+    exact = function(tf.cast(x, tf.float32), *more)
+    np.testing.assert_array_equal(y, tf.cast(exact, tf.bfloat16))
 
 
 def test_only_steps_hold_what_xla_alone_can_run():

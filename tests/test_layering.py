@@ -26,8 +26,8 @@ FLOORS = (
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
-   "data.feature_files", "fused", "layers", "modeling", "losses", "bilstm",
-   "heads", "quantization", "optimization", "examples", "serving",
+   "data.feature_files", "fused", "layers", "padding", "modeling", "losses",
+   "bilstm", "heads", "quantization", "optimization", "examples", "serving",
    "distribution", "reporting", "monitoring"),
   ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
@@ -41,10 +41,11 @@ FLOORS = (
   ("command_line",),
 )
 ORDER = [module for floor in FLOORS for module in floor]
-MODEL = ("fused", "layers", "modeling", "bilstm", "heads", "quantization")
+MODEL = (
+  "fused", "layers", "padding", "modeling", "bilstm", "heads", "quantization")
 NO_TENSORFLOW = (
   *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "fused",
-  "layers", "modeling", "bilstm", "heads", "quantization", "losses",
+  "layers", "padding", "modeling", "bilstm", "heads", "quantization", "losses",
   "optimization")
 
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from bert_tf import distribution
-from bert_tf import layers
 from bert_tf import losses
+from bert_tf import padding
 from bert_tf import train_step
 from bert_tf.config import BertConfig
 from bert_tf.heads import BertForPreTraining
@@ -286,7 +286,7 @@ def test_rematerialized_blocks_give_the_same_step_with_dropout(jit_compile):
 @pytest.mark.parametrize("options", [
   {}, {"rematerialize": True}, {"micro_batches": 2}], ids=str)
 def test_a_step_without_padding_is_the_step_with_it(options, monkeypatch):
-  monkeypatch.setattr(layers, "PIECES_MULTIPLE", 4)
+  monkeypatch.setattr(padding, "PIECES_MULTIPLE", 4)
   # The longest row is shorter than the batch: 18 pieces of 32.
   mask = tf.sequence_mask([7, 3, 2, 6], 8, tf.int32)
   batch = {**make_batch(), "input_mask": mask,

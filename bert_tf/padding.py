@@ -1,0 +1,67 @@
+"""Batches without their padding, and with it again.
+
+What looks at each piece alone, which is nearly all the work of an encoder,
+then has fewer rows. In `keras.ops` only.
+
+Shapes: B batch, S sequence length, T pieces that are left, N attention heads,
+D size of a head, H hidden size.
+"""
+
+from keras import ops
+
+# What is left of a batch without its padding is a multiple of so many pieces:
+# few shapes, each compiled once.
+PIECES_MULTIPLE = 64
+
+
+def kept_places(input_mask):
+  """Where the pieces of a batch stand in it, row after row.
+
+  Of an `input_mask` [B, S]: numbers below B S, int32 [T], and how many of them
+  are pieces. A few of the padding follow these, so that T is a multiple of
+  PIECES_MULTIPLE, or B S.
+
+  >>> places, number = kept_places(
+  ...     ops.convert_to_tensor([[1, 1, 0], [1, 0, 0]]))
+  >>> places.numpy(), int(number)
+  (array([0, 1, 3, 2, 4, 5], dtype=int32), 3)
+  """
+  is_piece = ops.reshape(input_mask, (-1,)) > 0  # [B S]
+  places = ops.concatenate([
+    ops.nonzero(is_piece)[0], ops.nonzero(ops.logical_not(is_piece))[0]])
+  number = ops.sum(ops.cast(is_piece, "int32"))
+  rounded = -(-number // PIECES_MULTIPLE) * PIECES_MULTIPLE
+  return ops.cast(places[:rounded], "int32"), number
+
+
+def remove_padding(x, places):
+  """[B, S, ...] to [T, ...] at `places` [T]."""
+  return ops.take(ops.reshape(x, (-1, *x.shape[2:])), places, axis=0)
+
+
+def restore_padding(x, places, shape):
+  """`x` [T, H] to [B, S, H] of `shape` (B, S), with zeros as padding."""
+  hidden = x.shape[-1]
+  x = ops.scatter(places[:, None], x, (shape[0] * shape[1], hidden))
+  return ops.reshape(x, (*shape, hidden))
+
+
+def head_places(places, shape, num_heads: int):
+  """How pieces without padding become heads, and heads pieces again.
+
+  Of `places` [T] in a batch of `shape` (B, S): the rows of pieces' heads
+  [T N, D] that make up [B, N, S, D], int32 [B, N, S], -1 for padding, and the
+  rows of [B N S, D] that make up [T, N, D], int32 [T, N]. One look-up each way
+  moves what a scatter and a transposition would.
+  """
+  batch, length = shape
+  heads = ops.arange(num_heads, dtype="int32")
+  first = (places // length * num_heads)[:, None] + heads  # [T, N]
+  to_pieces = first * length + (places % length)[:, None]
+  numbers = ops.scatter(
+      places[:, None], 1 + ops.arange(ops.shape(places)[0], dtype="int32"),
+      (batch * length,))
+  numbers = ops.reshape(numbers, (batch, 1, length)) - 1
+  to_heads = ops.where(
+      numbers < 0, -1, numbers * num_heads + heads[:, None])
+  return to_heads, to_pieces
