@@ -111,38 +111,38 @@ class Dense(keras.layers.Dense):
     return x if self.activation is None else self.activation(x)
 
 
-def _softmax_gradient(weights, gradient):
-  """Of the scores, from the weights; of the mask none."""
-  y, dy = ops.cast(weights, "float32"), ops.cast(gradient, "float32")
-  dx = y * (dy - ops.sum(dy * y, axis=-1, keepdims=True))
-  return [ops.cast(dx, weights.dtype), None]
-
-
-def _softmax(scores, bias):
-  """Over the keys, float32 inside, of `scores` + `bias`."""
-  x = ops.cast(scores, "float32") + ops.cast(bias, "float32")
-  return ops.cast(ops.softmax(x, axis=-1), scores.dtype)
-
-
-attention_weights = fused.in_one_pass(_softmax, gradient=_softmax_gradient)
-
-
 @functools.cache
-def _dropped_attention_weights(rate: float):
-  """(scores, bias, seed) -> `attention_weights` after dropout."""
+def attention_weights(size: int, dropout_rate: float = 0.0):
+  """(scores, bias, seed) -> softmax(scores / sqrt(size) + bias), then dropout.
 
-  def both(scores, bias, seed):
-    weights = _softmax(scores, bias)
-    return _dropped(weights, seed, rate), weights
+  Over the keys, float32 inside. Without a rate there is no seed.
+  """
+  scale = 1 / math.sqrt(size)
 
-  def gradient(outputs, upstream):
+  def softmax(scores, bias):
+    x = ops.cast(scores, "float32") * scale + ops.cast(bias, "float32")
+    return ops.cast(ops.softmax(x, axis=-1), scores.dtype)
+
+  def gradient(weights, upstream):
+    y, dy = ops.cast(weights, "float32"), ops.cast(upstream, "float32")
+    dx = y * (dy - ops.sum(dy * y, axis=-1, keepdims=True)) * scale
+    return [ops.cast(dx, weights.dtype), None]  # None of the mask.
+
+  if not dropout_rate:
+    return fused.in_one_pass(softmax, gradient=gradient)
+
+  def dropped(scores, bias, seed):
+    weights = softmax(scores, bias)
+    return _dropped(weights, seed, dropout_rate), weights
+
+  def gradient_of_both(outputs, upstream):
     # What was dropped is 0 now. A weight that was 0 has no gradient anyhow.
-    dropped, weights = outputs
-    upstream = ops.cast(upstream, "float32")
-    upstream = ops.where(ops.equal(dropped, 0), 0.0, upstream / (1 - rate))
-    return [*_softmax_gradient(weights, upstream), None]
+    after, weights = outputs
+    upstream = ops.cast(upstream, "float32") / (1 - dropout_rate)
+    upstream = ops.where(ops.equal(after, 0), 0.0, upstream)
+    return [*gradient(weights, upstream), None]
 
-  return fused.in_one_pass(both, gradient=gradient, keeps=True)
+  return fused.in_one_pass(dropped, gradient=gradient_of_both, keeps=True)
 
 
 def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
@@ -426,16 +426,16 @@ class BertLayer(keras.layers.Layer):
       y = ops.reshape(y, (batch, length, self.num_heads, size))
       return ops.transpose(y, (0, 2, 1, 3))
 
-    query = split_heads(self.query(x)) * (1 / math.sqrt(size))
+    query = split_heads(self.query(x))
     key = split_heads(self.key(x))
     value = split_heads(self.value(x))
     scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
     seed = self.attention_dropout.salted(dropout_seed)
     if seed is None:
-      weights = attention_weights(scores, attention_bias)  # [B, N, S, S]
+      weights = attention_weights(size)(scores, attention_bias)
     else:
-      weights = _dropped_attention_weights(self.attention_dropout.rate)(
-          scores, attention_bias, seed)
+      weights = attention_weights(size, self.attention_dropout.rate)(
+          scores, attention_bias, seed)  # [B, N, S, S]
     context = ops.matmul(weights, value)  # [B, N, S, D]
     if to_pieces is not None:
       context = fused.take(

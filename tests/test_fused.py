@@ -63,9 +63,9 @@ def normal(*shape, mean=0.0, scale=1.0, seed=0):
   (layers.normalize, (normal(2, 5, 7, mean=2.0), normal(7), normal(7))),
   (losses.negative_log_likelihood,
    (normal(3, 4, 9), tf.constant(np.arange(12).reshape(3, 4) % 9, tf.int32))),
-  (lambda scores: layers.attention_weights(scores, MASK),
+  (lambda scores: layers.attention_weights(9)(scores, MASK),
    (normal(1, 2, 3, 4, scale=2.0),)),
-  (lambda scores: layers._dropped_attention_weights(0.4)(scores, MASK, SEED),
+  (lambda scores: layers.attention_weights(9, 0.4)(scores, MASK, SEED),
    (normal(1, 2, 3, 4, scale=2.0),)),
   (lambda x: layers.Dropout(0.4, salt=1)(x, seed=SEED), (normal(5, 7),)),
   (lambda x, y: built_norm(5)(
