@@ -14,7 +14,7 @@ until a training step asks for more:
       ...
     tape.gradient(...)
 
-`take` is no such chain, but its gradient too is for a step alone.
+`take` is no such chain, but its gradient, too, is for steps alone.
 """
 
 from collections.abc import Callable
@@ -56,11 +56,11 @@ def in_one_pass(
     function: of tensors; the gradient goes to those that are floating.
     gradient: (output, its gradient) -> a list of the gradients of all inputs,
       where it is cheaper than to differentiate the function anew.
-    keeps: whether the function gives a pair, of which the first is the output
-      and the `gradient` takes both.
     vectors: so many of the last inputs have but the last axis of the output.
-      Their gradients are added up outside of the pass, in XLA's place, which
-      would keep running sums over the whole batch.
+      Their gradients are added up outside of the pass: XLA would keep running
+      sums over the whole batch, which lose digits.
+    keeps: whether the function gives a pair: the first is the output, and
+      `gradient` takes both in its place.
   """
 
   @functools.wraps(function)
@@ -98,14 +98,14 @@ def in_one_pass(
     outputs = forward(*inputs)
     start = outputs if gradient else inputs
 
-    def found(upstream):
+    def of_inputs(upstream):
       gradients = backward(start, upstream)
       whole = len(inputs) - vectors
       return [*gradients[:whole], *(
         tf.reduce_sum(tf.reshape(g, [-1, g.shape[-1]]), axis=0)
         for g in gradients[whole:])]
 
-    return outputs[0] if keeps else outputs, found
+    return outputs[0] if keeps else outputs, of_inputs
 
   @functools.wraps(function)
   def call(*inputs):
