@@ -10,6 +10,7 @@ import itertools
 import json
 
 import step_timing
+from transformers_optimizer import make_optimizer
 
 import numpy as np
 import torch
@@ -25,18 +26,6 @@ def make_model(request):
   transformers.set_seed(request["seed"])
   return transformers.AutoModelForSequenceClassification.from_pretrained(
       request["init_checkpoint"], num_labels=2).train()
-
-
-def make_optimizer(model, settings):
-  no_decay = [p for p in model.parameters() if p.ndim < 2]  # norms, biases
-  decay = [p for p in model.parameters() if p.ndim >= 2]
-  schedule = settings["schedule"]
-  optimizer = torch.optim.AdamW(
-      [{"params": decay, "weight_decay": settings["weight_decay"]},
-       {"params": no_decay, "weight_decay": 0.0}],
-      lr=schedule["learning_rate"], eps=settings["epsilon"], fused=True)
-  return optimizer, transformers.get_linear_schedule_with_warmup(
-      optimizer, schedule["num_warmup_steps"], schedule["num_train_steps"])
 
 
 def encode(tokenizer, rows, max_seq_length):

@@ -9,6 +9,7 @@ mixed precision says. The variant `compile` runs forward and loss through
 """
 
 import step_timing
+from transformers_optimizer import make_optimizer
 
 import torch
 import transformers
@@ -25,18 +26,6 @@ def make_model(sizes):
       hidden_act="gelu_new", hidden_dropout_prob=dropout,
       attention_probs_dropout_prob=dropout)
   return transformers.BertForPreTraining(config).train()
-
-
-def make_optimizer(model, settings):
-  no_decay = [p for p in model.parameters() if p.ndim < 2]  # norms, biases
-  decay = [p for p in model.parameters() if p.ndim >= 2]
-  schedule = settings["schedule"]
-  optimizer = torch.optim.AdamW(
-      [{"params": decay, "weight_decay": settings["weight_decay"]},
-       {"params": no_decay, "weight_decay": 0.0}],
-      lr=schedule["learning_rate"], eps=settings["epsilon"], fused=True)
-  return optimizer, transformers.get_linear_schedule_with_warmup(
-      optimizer, schedule["num_warmup_steps"], schedule["num_train_steps"])
 
 
 def make_step(request, batch):
