@@ -5,7 +5,7 @@
 # Longer still, for those who change that part; what was seen is in BUILD.md:
 # make proof-tokenizer  the same ids under TensorFlow 2.12 (15 minutes)
 # make proof-serving    TensorFlow 2.12 runs every kind of export (5 minutes)
-# make proof-requests   10,000 random requests, eight at once (10 minutes)
+# make proof-requests   10,000 random requests, eight at once (3 minutes)
 # make proof-conversion  Transformers computes what we do (5 minutes)
 # make proof-hub        an export trains in TensorFlow Hub as here (2 minutes)
 # make proof-data       memory on 2 GB of text, 20 kills (30 minutes)
