@@ -19,7 +19,7 @@ def kept_places(input_mask):
 
   Of an `input_mask` [B, S]: numbers below B S, int32 [T], and how many of them
   are pieces. A few of the padding follow these, so that T is a multiple of
-  PIECES_MULTIPLE, or B S.
+  PIECES_MULTIPLE, not 0, or B S.
 
   >>> places, number = kept_places(
   ...     ops.convert_to_tensor([[1, 1, 0], [1, 0, 0]]))
@@ -30,7 +30,7 @@ def kept_places(input_mask):
   places = ops.concatenate([
     ops.nonzero(is_piece)[0], ops.nonzero(ops.logical_not(is_piece))[0]])
   number = ops.sum(ops.cast(is_piece, "int32"))
-  rounded = -(-number // PIECES_MULTIPLE) * PIECES_MULTIPLE
+  rounded = ops.maximum(-(-number // PIECES_MULTIPLE), 1) * PIECES_MULTIPLE
   return ops.cast(places[:rounded], "int32"), number
 
 
@@ -58,9 +58,8 @@ def head_places(places, shape, num_heads: int):
   heads = ops.arange(num_heads, dtype="int32")
   first = (places // length * num_heads)[:, None] + heads  # [T, N]
   to_pieces = first * length + (places % length)[:, None]
-  numbers = ops.scatter(
-      places[:, None], 1 + ops.arange(ops.shape(places)[0], dtype="int32"),
-      (batch * length,))
+  numbers = 1 + ops.arange(ops.shape(places)[0], dtype="int32")
+  numbers = restore_padding(numbers[:, None], places, shape)  # [B, S, 1]
   numbers = ops.reshape(numbers, (batch, 1, length)) - 1
   to_heads = ops.where(
       numbers < 0, -1, numbers * num_heads + heads[:, None])

@@ -73,3 +73,13 @@ def test_positions_are_those_that_are_given_without_padding_too():
   del inputs["position_ids"]
   other = encoder(inputs)["sequence_output"].numpy()
   assert np.abs(other - bare)[is_piece].max() > 0.01
+
+
+def test_a_batch_that_is_all_padding_gives_zeros():
+  inputs = {**random_inputs(TINY), "input_mask": np.zeros((3, 10), np.int32)}
+  encoder = BertEncoder(TINY, remove_padding=True)
+  randomize(encoder)
+  outputs = encoder(inputs)
+  np.testing.assert_array_equal(
+      outputs["sequence_output"], np.zeros((3, 10, TINY.hidden_size)))
+  assert np.all(np.isfinite(outputs["pooled_output"]))
