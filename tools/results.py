@@ -17,6 +17,7 @@ from concurrent import futures
 import math
 import os
 import statistics
+import subprocess
 import sys
 import time
 from typing import NamedTuple
@@ -94,9 +95,12 @@ def run_one(name: str, seed: int, arguments: argparse.Namespace) -> float:
       flags.append("--mixed_precision=bfloat16")
     with open(f"{output_dir}.log", "w", encoding="utf-8") as log:
       print(f"{name}, seed {seed}: see {log.name}", file=sys.stderr)
-      harness.finetune(
-          output_dir, init_checkpoint=arguments.init_checkpoint, seed=seed,
-          flags=flags, log=log)
+      try:
+        harness.finetune(
+            output_dir, init_checkpoint=arguments.init_checkpoint, seed=seed,
+            flags=flags, log=log)
+      except subprocess.CalledProcessError:
+        sys.exit(f"{name}, seed {seed}: failed; {log.name} says why.")
     print(f"{name}, seed {seed}: {(time.monotonic() - begin) / 60:.1f} "
           "minutes", file=sys.stderr)
   return row.scale * harness.read_json(results)[row.metric]
@@ -150,6 +154,9 @@ def main() -> None:
   if unknown:
     parser.error(f"--tasks: received {', '.join(unknown)}; must be of "
                  f"{', '.join(ROWS)}.")
+  if not os.path.isdir(DATA):
+    parser.error(f"{DATA}: no such folder; set BERT_TF_SHARED to the folder "
+                 "that holds the real data as `data`.")
   arguments.init_checkpoint = (
     arguments.init_checkpoint or harness.pretrained_encoder())
   os.makedirs(arguments.output_dir, exist_ok=True)
