@@ -19,7 +19,6 @@ from bert_tf.config import require
 from bert_tf.layers import ACTIVATIONS
 from bert_tf.layers import Dense
 from bert_tf.layers import Dropout
-from bert_tf.layers import gather_positions
 from bert_tf.layers import layer_norm
 from bert_tf.layers import register
 from bert_tf.layers import truncated_normal
@@ -179,6 +178,14 @@ def _linear_head(
   return head
 
 
+def _pooled(encoder: BertEncoder, inputs, training, seed):
+  """`pooled_output` [B, H] or [B, K, H], and no more than it takes."""
+  none = ops.zeros((ops.shape(inputs["input_ids"])[0], 0), "int32")
+  return encoder(
+      inputs, training=training, dropout_seed=seed, positions=none)[
+          "pooled_output"]
+
+
 @register
 class BertForPreTraining(BertModel):
   """The encoder with the masked-LM and the next-sentence head.
@@ -208,17 +215,18 @@ class BertForPreTraining(BertModel):
     self.built = True
 
   def call(self, inputs, training=None, dropout_seed=None):
+    is_causal = self.config.is_causal
     outputs = self.encoder(
-        inputs, training=training, dropout_seed=dropout_seed)
-    if self.config.is_causal:
+        inputs, training=training, dropout_seed=dropout_seed,
+        positions=None if is_causal else inputs["masked_lm_positions"])
+    if is_causal:
       nll, correct = self.mlm_head(
           outputs["sequence_output"][:, :-1], self.encoder.embedding_table,
           labels=inputs["input_ids"][:, 1:])
       return {"lm_nll": nll, "lm_correct": correct}
-    masked = gather_positions(
-        outputs["sequence_output"], inputs["masked_lm_positions"])
     return {
-      "mlm_logits": self.mlm_head(masked, self.encoder.embedding_table),
+      "mlm_logits": self.mlm_head(
+          outputs["sequence_output"], self.encoder.embedding_table),
       "nsp_logits": self.nsp_head(outputs["pooled_output"]),
     }
 
@@ -269,11 +277,12 @@ class BertClassifier(BertModel):
 
   def call(self, inputs, training=None, dropout_seed=None):
     seed = self.resolve_dropout_seed(training, dropout_seed)
-    outputs = self.encoder(inputs, training=training, dropout_seed=seed)
-    x = outputs["pooled_output"]  # [B, H] or [B, K, H]
-    if self.bilstm is not None:
-      states = self.bilstm(
-          outputs["sequence_output"], mask=lstm_mask(inputs))
+    if self.bilstm is None:
+      x = _pooled(self.encoder, inputs, training, seed)  # [B, H] or [B, K, H]
+    else:
+      x = self.encoder(inputs, training=training, dropout_seed=seed)[
+          "sequence_output"]
+      states = self.bilstm(x, mask=lstm_mask(inputs))
       x = ops.concatenate(states, axis=-1)
     return {"logits": self.head(self.dropout(x, seed=seed))}
 
@@ -391,6 +400,6 @@ class BertMultipleChoice(BertModel):
       name: ops.reshape(inputs[name], (-1, length))
       for name in ("input_ids", "input_mask", "segment_ids")
       if name in inputs}
-    outputs = self.encoder(rows, training=training, dropout_seed=seed)
-    x = self.dropout(outputs["pooled_output"], seed=seed)  # [B N, H]
+    x = _pooled(self.encoder, rows, training, seed)
+    x = self.dropout(x, seed=seed)  # [B N, H]
     return {"logits": ops.reshape(self.head(x), (batch, choices))}

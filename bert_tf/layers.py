@@ -8,6 +8,7 @@ Shapes:
   S  sequence length  D  size of a head, H / N
   H  hidden size      F  feed-forward size
   V  vocabulary       P  positions to gather
+  Q  positions that are read of a block
   T  pieces of a batch, all or without its padding
 
 Each variable's path is its name in the original's checkpoints, such as
@@ -347,9 +348,13 @@ class BertEmbeddings(keras.layers.Layer):
 class BertLayer(keras.layers.Layer):
   """One Transformer block: self-attention, then feed-forward; [T, H].
 
-  T are all B S places of the batch, row after row, or those at `places` [T]:
-  what looks at each piece alone, which is nearly all the work, is then spared
-  for the padding.
+  T are all B S places of the batch, row after row, or, with `head_places`,
+  those that hold pieces: what looks at each piece alone, which is nearly all
+  the work, is then spared for the padding.
+
+  With `read_rows` int [B, Q], of the rows of [T, H], it gives these alone,
+  [B Q, H], and all that is done for the others is that these attend to them.
+  The attention bias is then [B, 1, 1, S] or [B, 1, Q, S].
   """
 
   def __init__(
@@ -402,18 +407,28 @@ class BertLayer(keras.layers.Layer):
       self.output_norm.build(hidden)
     self.built = True
 
-  def call(self, x, attention_bias, dropout_seed=None, head_places=None):
-    attended = self.attention_output(
-        self._attend(x, attention_bias, dropout_seed, head_places))
+  def call(
+      self, x, attention_bias, dropout_seed=None, head_places=None,
+      read_rows=None
+  ):
+    read, num_read = x, None
+    if read_rows is not None:
+      num_read = ops.shape(read_rows)[1]
+      read = ops.take(x, ops.reshape(read_rows, (-1,)), axis=0)  # [B Q, H]
+    attended = self.attention_output(self._attend(
+        read, num_read, x, attention_bias, dropout_seed, head_places))
     x = self.attention_norm(
-        x, attended, dropout=self.attention_output_dropout,
+        read, attended, dropout=self.attention_output_dropout,
         dropout_seed=dropout_seed)  # [T, H]
     y = self.activation(self.intermediate(x))  # [T, F]
     return self.output_norm(
         x, self.output_dense(y), dropout=self.output_dropout,
         dropout_seed=dropout_seed)  # [T, H]
 
-  def _attend(self, x, attention_bias, dropout_seed, head_places):
+  def _attend(
+      self, read, num_read, x, attention_bias, dropout_seed, head_places
+  ):
+    """Of `read` [B Q, H] to `x` [T, H]; they are the same if Q is None."""
     batch, _, _, length = ops.shape(attention_bias)
     hidden = x.shape[-1]
     size = hidden // self.num_heads
@@ -423,12 +438,19 @@ class BertLayer(keras.layers.Layer):
       if to_heads is not None:
         return fused.take(
             ops.reshape(y, (-1, size)), to_heads, readers=to_pieces)
+      return transposed(y, length)
+
+    def transposed(y, length):
       y = ops.reshape(y, (batch, length, self.num_heads, size))
       return ops.transpose(y, (0, 2, 1, 3))
 
-    query = split_heads(self.query(x))
     key = split_heads(self.key(x))
     value = split_heads(self.value(x))
+    query = self.query(read)
+    if num_read is None:
+      query = split_heads(query)  # [B, N, S, D]
+    else:
+      query = transposed(query, num_read)  # [B, N, Q, D]
     scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
     seed = self.attention_dropout.salted(dropout_seed)
     if seed is None:
@@ -437,7 +459,7 @@ class BertLayer(keras.layers.Layer):
       weights = attention_weights(size, self.attention_dropout.rate)(
           scores, attention_bias, seed)  # [B, N, S, S]
     context = ops.matmul(weights, value)  # [B, N, S, D]
-    if to_pieces is not None:
+    if to_pieces is not None and num_read is None:
       context = fused.take(
           ops.reshape(context, (-1, size)), to_pieces, readers=to_heads,
           has_unread=True)

@@ -1,7 +1,8 @@
 """The BERT encoder, after Devlin et al. 2019, section 3.
 
 Needs Keras alone. Shapes: B batch, S sequence length, H hidden size, K most
-examples in a packed row, T pieces of a batch without its padding.
+examples in a packed row, P positions that are read, T pieces of a batch
+without its padding.
 """
 
 import keras
@@ -17,6 +18,7 @@ from bert_tf.layers import register
 from bert_tf.layers import truncated_normal
 from bert_tf.padding import head_places
 from bert_tf.padding import kept_places
+from bert_tf.padding import kept_rows
 from bert_tf.padding import remove_padding
 from bert_tf.padding import restore_padding
 
@@ -57,11 +59,42 @@ class BertModel(keras.Model):
     return cls(**arguments)
 
 
+def _main_inputs(inputs):
+  """`input_ids`, `input_mask` and `segment_ids`, [B, S]; or their defaults."""
+  input_ids = inputs["input_ids"]
+  input_mask = inputs.get("input_mask")
+  segment_ids = inputs.get("segment_ids")
+  if input_mask is None:
+    input_mask = ops.ones_like(input_ids)
+  if segment_ids is None:
+    segment_ids = ops.zeros_like(input_ids)
+  return input_ids, input_mask, segment_ids
+
+
 def _last_positions(input_mask):
   """Int32 [B, 1] of an `input_mask` [B, S]: where the last piece stands."""
   places = ops.arange(ops.shape(input_mask)[1], dtype="int32")
   seen = ops.cast(input_mask, "int32")
   return ops.max(seen * places, axis=1, keepdims=True)
+
+
+def _rows_of(positions, shape, kept):
+  """Int32 [B, Q] of `positions` [B, Q]: which of all T rows these are.
+
+  All places of `shape` (B, S), or, without padding, as `kept` [B, S] says.
+  """
+  rows = ops.arange(shape[0], dtype="int32")[:, None] * shape[1] + positions
+  if kept is None:
+    return rows
+  # For a position that is padding, any.
+  return ops.maximum(ops.take(ops.reshape(kept, (-1,)), rows, axis=0), 0)
+
+
+def _bias_of(bias, positions):
+  """What of an attention bias is for queries at `positions` [B, Q]."""
+  if bias.shape[2] == 1:  # The same for all.
+    return bias
+  return gather_positions(bias[:, 0], positions)[:, None]  # [B, 1, Q, S]
 
 
 @register
@@ -88,6 +121,10 @@ class BertEncoder(BertModel):
   [B, K, H] at `cls_positions`, and, with
   `output_hidden_states=True`, `hidden_states`, a list of [B, S, H]:
   embeddings first, then every layer.
+
+  With `positions` int [B, P] (P may be 0) `sequence_output` is [B, P, H], of
+  these positions alone: who reads no others spares most of the last block,
+  which is then not computed for them, so that there are no `hidden_states`.
 
   Args:
     config: of the encoder.
@@ -154,23 +191,20 @@ class BertEncoder(BertModel):
     return self.embeddings.word_table
 
   def call(
-      self, inputs, training=None, dropout_seed=None,
+      self, inputs, training=None, dropout_seed=None, positions=None,
       output_hidden_states=False
   ):
+    if positions is not None and output_hidden_states:
+      raise ValueError(
+          "positions: the last of the hidden states is not computed for all "
+          "others; ask for them without positions.")
     seed = self.resolve_dropout_seed(training, dropout_seed)
-    input_ids = inputs["input_ids"]  # [B, S]
-    input_mask = inputs.get("input_mask")
-    segment_ids = inputs.get("segment_ids")
-    if input_mask is None:
-      input_mask = ops.ones_like(input_ids)
-    if segment_ids is None:
-      segment_ids = ops.zeros_like(input_ids)
-
+    input_ids, input_mask, segment_ids = _main_inputs(inputs)
     bias = attention_bias(
         input_mask, inputs.get("example_ids"),
         is_causal=self.config.is_causal)
     position_ids = inputs.get("position_ids")
-    places, heads = None, None
+    places, rows, heads = None, None, None
     shape = ops.shape(input_ids)
     if self.remove_padding and "input_mask" in inputs:
       places, number = kept_places(input_mask)
@@ -180,13 +214,15 @@ class BertEncoder(BertModel):
         position_ids = remove_padding(position_ids, places)
       input_ids = remove_padding(input_ids, places)  # [T]
       segment_ids = remove_padding(segment_ids, places)
-      heads = head_places(places, shape, self.config.num_attention_heads)
+      rows = kept_rows(places, shape)  # [B, S]
+      heads = head_places(places, rows, self.config.num_attention_heads)
     x = self.embeddings(
         input_ids, segment_ids, position_ids=position_ids, dropout_seed=seed)
     # Rows of a matrix: biases are then added within the products.
     x = ops.reshape(x, (-1, self.config.hidden_size))  # [T, H]
     hidden_states = [x]
-    for layer in self.encoder_layers:
+    *layers, last_layer = self.encoder_layers
+    for layer in layers:
       x = self._call_block(layer, x, bias, seed, heads)
       hidden_states.append(x)
 
@@ -195,22 +231,39 @@ class BertEncoder(BertModel):
         return restore_padding(x[:number], places[:number], shape)
       return ops.reshape(x, (*shape, self.config.hidden_size))
 
-    x = by_row(x)
-    cls_positions = inputs.get("cls_positions")
-    if cls_positions is not None:
-      first = gather_positions(x, cls_positions)  # [B, K, H]
-    elif self.config.is_causal:
-      first = gather_positions(x, _last_positions(input_mask))[:, 0]
+    first = self._first_positions(inputs, input_mask)  # [B, K]
+    if positions is None:
+      hidden_states.append(self._call_block(last_layer, x, bias, seed, heads))
+      x = by_row(hidden_states[-1])
+      pooled = gather_positions(x, first)
     else:
-      first = x[:, 0]  # [B, H]
-    outputs = {"sequence_output": x, "pooled_output": self.pooler(first)}
+      read = ops.concatenate(
+          [first, ops.cast(positions, "int32")], axis=1)  # [B, K + P]
+      x = self._call_block(
+          last_layer, x, _bias_of(bias, read), seed, heads,
+          read_rows=_rows_of(read, shape, rows))
+      x = ops.reshape(x, (*ops.shape(read), self.config.hidden_size))
+      number_first = ops.shape(first)[1]
+      pooled, x = x[:, :number_first], x[:, number_first:]
+    pooled = self.pooler(pooled)  # [B, K, H]
+    if "cls_positions" not in inputs:
+      pooled = pooled[:, 0]
+    outputs = {"sequence_output": x, "pooled_output": pooled}
     if output_hidden_states:
       outputs["hidden_states"] = [by_row(y) for y in hidden_states]
     return outputs
 
-  def _call_block(self, layer, x, bias, seed, heads):
+  def _first_positions(self, inputs, input_mask):
+    """Int32 [B, K]: what the pooler reads."""
+    if "cls_positions" in inputs:
+      return ops.cast(inputs["cls_positions"], "int32")
+    if self.config.is_causal:
+      return _last_positions(input_mask)
+    return ops.zeros((ops.shape(input_mask)[0], 1), "int32")
+
+  def _call_block(self, layer, x, bias, seed, heads, **kwargs):
     def block(x, seed):
-      return layer(x, bias, dropout_seed=seed, head_places=heads)
+      return layer(x, bias, dropout_seed=seed, head_places=heads, **kwargs)
 
     if self.rematerialize and seed is not None:
       # The seed is an argument, so that what is drawn from it is not taken

@@ -46,21 +46,27 @@ def restore_padding(x, places, shape):
   return ops.reshape(x, (*shape, hidden))
 
 
-def head_places(places, shape, num_heads: int):
+def kept_rows(places, shape):
+  """Which of the T pieces at `places` [T] each place of a batch has.
+
+  Int32 [B, S] of `shape` (B, S); -1 for padding.
+  """
+  numbers = 1 + ops.arange(ops.shape(places)[0], dtype="int32")
+  return restore_padding(numbers[:, None], places, shape)[:, :, 0] - 1
+
+
+def head_places(places, rows, num_heads: int):
   """How pieces without padding become heads, and heads pieces again.
 
-  Of `places` [T] in a batch of `shape` (B, S): the rows of pieces' heads
+  Of `places` [T] and their `kept_rows` [B, S]: the rows of pieces' heads
   [T N, D] that make up [B, N, S, D], int32 [B, N, S], -1 for padding, and the
   rows of [B N S, D] that make up [T, N, D], int32 [T, N]. One look-up each way
   moves what a scatter and a transposition would.
   """
-  batch, length = shape
+  length = ops.shape(rows)[1]
   heads = ops.arange(num_heads, dtype="int32")
   first = (places // length * num_heads)[:, None] + heads  # [T, N]
   to_pieces = first * length + (places % length)[:, None]
-  numbers = 1 + ops.arange(ops.shape(places)[0], dtype="int32")
-  numbers = restore_padding(numbers[:, None], places, shape)  # [B, S, 1]
-  numbers = ops.reshape(numbers, (batch, 1, length)) - 1
-  to_heads = ops.where(
-      numbers < 0, -1, numbers * num_heads + heads[:, None])
+  rows = rows[:, None, :]  # [B, 1, S]
+  to_heads = ops.where(rows < 0, -1, rows * num_heads + heads[:, None])
   return to_heads, to_pieces

@@ -170,6 +170,31 @@ def test_masked_positions_alone_have_scores():
   assert CONFIG.vocab_size * 3 * 3 in vocabulary
 
 
+@pytest.mark.parametrize("make, rows", [
+  (lambda: BertClassifier(CONFIG, num_classes=2), 3),
+  (lambda: BertForPreTraining(CONFIG), 3 * (1 + 4)),
+  (lambda: BertClassifier(CONFIG, num_classes=2, head="bilstm"), 3 * 65),
+  (lambda: BertSpanLabeler(CONFIG), 3 * 65),
+], ids=["pooler", "pooler and masked pieces", "all of bilstm", "all of spans"])
+def test_the_last_block_is_computed_for_what_the_head_reads(make, rows):
+  model = make()
+  inputs = {
+    **random_inputs(), "masked_lm_positions": np.ones((3, 4), np.int32)}
+  graph = tf.function(lambda: model(inputs)).get_concrete_function().graph
+  shapes = [operation.outputs[0].shape for operation in graph.get_operations()
+            if operation.type == "MatMul"]
+  found = [shape[0] for shape in shapes
+           if shape[1] == CONFIG.intermediate_size]
+  assert found == [3 * 65, rows]
+
+
+def test_hidden_states_of_some_positions_are_refused():
+  encoder = BertForPreTraining(CONFIG).encoder
+  with pytest.raises(ValueError, match="ask for them without positions"):
+    encoder(random_inputs(), positions=np.zeros((3, 1), np.int32),
+            output_hidden_states=True)
+
+
 def test_a_left_to_right_model_has_the_variables_of_a_masked_one():
   names = lambda model: {
     name: tuple(variable.shape)
@@ -210,6 +235,7 @@ def test_a_left_to_right_model_has_the_loss_and_gradients_of_its_logits():
 
 
 def test_a_piece_is_predicted_from_those_before_it():
+  keras.utils.set_random_seed(0)
   model = BertForPreTraining(CAUSAL)
   inputs = random_inputs(length=12, padding=0)
   before = np.array(model(inputs)["lm_nll"])

@@ -4,6 +4,7 @@ Shapes: B rows, S their length, P predictions of an example, K most examples
 in a row.
 """
 
+import dataclasses
 import subprocess
 import sys
 
@@ -232,6 +233,39 @@ def test_cls_positions_alone_choose_what_is_pooled():
   classifier = BertClassifier(TINY, num_classes=5)
   assert classifier({**inputs, "cls_positions": places})["logits"].shape == (
       3, 2, 5)
+
+
+@pytest.mark.parametrize("config, remove_padding", [
+  (TINY, False), (TINY, True),
+  (dataclasses.replace(TINY, attention="left_to_right"), False),
+], ids=["whole", "without padding", "left to right"])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_positions_that_are_read_have_the_values_of_all(
+    config, remove_padding, is_packed):
+  """And the gradients, of what comes before and of the last block."""
+  encoder = BertEncoder(config, remove_padding=remove_padding)
+  randomize(encoder)
+  inputs = random_inputs(config)
+  if is_packed:
+    inputs |= {
+      "cls_positions": np.array([[0, 4], [0, 2], [0, 1]], np.int32),
+      "example_ids": np.array(
+          [[1] * 4 + [2] * 6, [1] * 2 + [2] * 8, [1] + [2] * 9], np.int32)}
+  positions = np.array([[3, 9, 3], [0, 6, 5], [3, 1, 2]], np.int64)
+  found = []
+  for read in (positions, None):
+    with tf.GradientTape() as tape:
+      outputs = encoder(inputs, positions=read)
+      x, pooled = outputs["sequence_output"], outputs["pooled_output"]
+      if read is None:
+        x = tf.gather(x, positions, batch_dims=1)
+      loss = tf.reduce_sum(x ** 3) + tf.reduce_sum(pooled ** 3)
+    gradients = tape.gradient(loss, [v.value for v in encoder.weights])
+    found.append([x, pooled, *map(tf.convert_to_tensor, gradients)])
+  for one, two in zip(*found, strict=True):
+    scale = max(np.abs(two).max(), 1)
+    np.testing.assert_allclose(one, two, rtol=0, atol=2e-5 * scale)
+  assert found[0][0].shape == (3, 3, 12)
 
 
 @pytest.mark.slow

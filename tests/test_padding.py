@@ -35,8 +35,10 @@ def test_without_its_padding_a_batch_gives_the_same(
 
 def test_heads_lie_row_after_row():
   """Rows of 2 and 1 pieces in 3 places, 2 heads: [B, N, S] is 12 places."""
-  to_heads, to_pieces = padding.head_places(
-      tf.constant([0, 1, 3]), (2, 3), num_heads=2)
+  places = tf.constant([0, 1, 3])
+  rows = padding.kept_rows(places, (2, 3))
+  np.testing.assert_array_equal(rows, [[0, 1, -1], [2, -1, -1]])
+  to_heads, to_pieces = padding.head_places(places, rows, num_heads=2)
   pieces = np.array([["a0", "a1"], ["b0", "b1"], ["c0", "c1"]])
   heads = np.append(pieces, "--")[to_heads]  # -1 is padding.
   np.testing.assert_array_equal(heads, [
