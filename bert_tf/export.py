@@ -34,11 +34,14 @@ from bert_tf.features import POOLINGS
 from bert_tf.features import check_pooling
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
+from bert_tf.freezing import freeze
+from bert_tf.freezing import is_frozen
 from bert_tf.heads import BertForPreTraining
 from bert_tf.modeling import BertEncoder
 from bert_tf.quantization import quantize
 from bert_tf.servable import ReusableEncoder
 from bert_tf.servable import Servable
+from bert_tf.servable import trained_weights
 from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
 
@@ -139,11 +142,13 @@ def _pretrained(
 
 
 def _make_pretrained(
-    source, config, tokenizer, *, precision: str, **kwargs
+    source, config, tokenizer, *, precision: str, freeze_graph: bool, **kwargs
 ) -> Candidate:
   """`kwargs` say how texts are embedded."""
   model, encoder, untrained = _pretrained(
       source, config, precision=precision)
+  if freeze_graph:
+    freeze(encoder)
   infer = serving.inference(encoder)
   signatures = _encoder_signatures(
       infer, config, tokenizer, has_pooler=not any(
@@ -157,12 +162,14 @@ def _make_pretrained(
 
 def _make_finetuned(
     source, config, tokenizer, description: dict[str, Any], task: Task, *,
-    precision: str
+    precision: str, freeze_graph: bool
 ) -> Candidate:
   model = task.make_model(config, description, dtype=_dtype(precision))
   checkpoints.load_finetuned(model, source)
   if precision == "int8":
     quantize(model)
+  if freeze_graph:
+    freeze(model)
   return Candidate(
       model=model,
       signatures=task.signatures(model, tokenizer, description))
@@ -175,9 +182,11 @@ def _make_servable(
     return ReusableEncoder(made.model, tokenizer, untrained=made.untrained)
   servable = Servable(made.model, tokenizer, untrained=made.untrained)
   # A pooler that nobody has trained is no weight, but the call reads it.
+  trained = trained_weights(made.model, untrained=made.untrained)
   servable.untrained_variables = [
     v.value for name, v in checkpoints.checkpoint_names(made.model).items()
-    if name.startswith("bert/") and name not in servable.weights]
+    if name.startswith("bert/") and name not in trained
+    and not is_frozen(made.model, v)]
   return servable
 
 
@@ -233,12 +242,9 @@ def save(
   """
   for name, function in signatures.items():
     setattr(servable, f"signature_{name}", function)
-  concrete = {
-    name: function.get_concrete_function()
-    for name, function in signatures.items()}
   with _new_version(export_dir) as temporary:
     tf.saved_model.save(
-        servable, temporary, signatures=concrete,
+        servable, temporary, signatures=dict(signatures),
         options=tf.saved_model.SaveOptions(
             experimental_custom_gradients=False))
     serving.set_method_names(temporary, signatures)
@@ -286,7 +292,7 @@ def _maker(
     source: checkpoints.ModelSource, tokenizer: BertTokenizer,
     description: dict[str, Any] | None
 ) -> Callable[..., Candidate]:
-  """A function: (precision=) -> what the export is made of."""
+  """A function: (precision=, freeze_graph=) -> what the export is made of."""
   bert_config = checkpoints.config_of(source)
   if description is None:
     return functools.partial(
@@ -303,8 +309,8 @@ def run(
 ) -> str:
   """Exports a model directory; returns the path of the new version.
 
-  In another precision than float32 it is compared with that one: a table is
-  printed, and is in the card.
+  In another precision than float32, or frozen, it is compared with what it
+  would be otherwise: a table is printed, and is in the card.
 
   Args:
     config: what to export.
@@ -324,11 +330,14 @@ def run(
       do_lower_case=config.do_lower_case)
   description = _description(config, tasks, source)
   make = _maker(config, tasks, source, tokenizer, description)
-  made, comparison = make(precision=config.precision), None
-  if config.precision != "float32":
-    exact = make(precision="float32")
+  made = make(
+      precision=config.precision, freeze_graph=config.freeze_graph)
+  comparison = None
+  name = config.precision + ", frozen" * config.freeze_graph
+  if name != "float32":
+    exact = make(precision="float32", freeze_graph=False)
     comparison = export_comparison.compare(
-        {"float32": exact, config.precision: made},
+        {"float32": exact, name: made},
         dev=evaluation and export_comparison.dev_outputs(
             evaluation, tasks, description, tokenizer, model=exact.model))
     print("\n".join(export_comparison.lines(comparison)))
@@ -342,5 +351,5 @@ def run(
 
   servable = _make_servable(
       made, tokenizer,
-      is_reusable=description is None and config.precision == "float32")
+      is_reusable=description is None and name == "float32")
   return save(servable, made.signatures, config.export_dir, files=files)

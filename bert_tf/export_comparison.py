@@ -24,7 +24,7 @@ from bert_tf.config import require
 from bert_tf.finetuning import Columns
 from bert_tf.finetuning import Task
 from bert_tf.finetuning_arguments import FinetuningConfig
-from bert_tf.servable import raw_weights
+from bert_tf.servable import trained_weights
 from bert_tf.task_descriptions import kind_of
 from bert_tf.tokenization import BertTokenizer
 
@@ -48,9 +48,10 @@ class Candidate:
   @property
   def num_bytes(self) -> int:
     """Of the weights."""
-    weights = raw_weights(self.model, untrained=self.untrained)
+    weights = trained_weights(self.model, untrained=self.untrained)
     return sum(
-        v.dtype.size * v.shape.num_elements() for v in weights.values())
+        v.value.dtype.size * v.value.shape.num_elements()
+      for v in weights.values())
 
 
 def dev_outputs(
@@ -170,12 +171,12 @@ def lines(found: Mapping[str, Mapping[str, float]]) -> list[str]:
   >>> print("\\n".join(lines({
   ...     "weights_bytes": {"float32": 90000, "int8": 23400},
   ...     "accuracy": {"float32": 0.9151, "int8": 0.914}})))
-                             float32          int8        change
-    weights_bytes             90,000        23,400        x 0.26
-    accuracy                  0.9151        0.9140       -0.0011
+                                 float32              int8            change
+    weights_bytes                 90,000            23,400            x 0.26
+    accuracy                      0.9151            0.9140           -0.0011
   """
   def row(cells):
-    return f"  {cells[0]:18}" + "".join(f"{cell:>14}" for cell in cells[1:])
+    return f"  {cells[0]:18}" + "".join(f"{cell:>18}" for cell in cells[1:])
 
   exact, rough = next(iter(found.values()))
   table = [row(["", exact, rough, "change"])]

@@ -13,8 +13,6 @@ until a training step asks for more:
     with tf.GradientTape() as tape:
       ...
     tape.gradient(...)
-
-`take` is no such chain, but its gradient, too, is for steps alone.
 """
 
 from collections.abc import Callable
@@ -112,35 +110,3 @@ def in_one_pass(
     return compiled(*inputs) if is_on() else plain(*inputs)
 
   return call
-
-
-def take(x, places, readers, *, has_unread: bool = False):
-  """Rows of `x` [M, D] at `places`, whose gradient in a step is taken as well.
-
-  By itself it would be a sum over all rows that are alike, which is slow, and
-  at most one of them counts here.
-
-  Args:
-    x: [M, D].
-    places: int [...], -1 where any row will do and nobody looks at it.
-    readers: for each row of `x` its place in the flattened `places`, int
-      [...] of M numbers; -1: it is not there.
-    has_unread: whether `readers` has any -1.
-  """
-  if not is_on():
-    return keras.ops.take(x, places, axis=0)
-  import tensorflow as tf
-
-  @tf.custom_gradient
-  def taken(x):
-    def gradient(upstream):
-      rows = tf.reshape(upstream, [-1, x.shape[-1]])
-      rows = tf.gather(rows, tf.maximum(readers, 0))
-      if has_unread:
-        rows = tf.where(
-            readers[..., None] < 0, tf.zeros((), rows.dtype), rows)
-      return tf.reshape(rows, tf.shape(x))
-
-    return tf.gather(x, tf.maximum(places, 0)), gradient
-
-  return taken(x)

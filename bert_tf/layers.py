@@ -27,6 +27,8 @@ import keras
 from keras import ops
 
 from bert_tf import fused
+from bert_tf.lookup import look_up
+from bert_tf.lookup import look_up_once
 
 LAYER_NORM_EPSILON = 1e-12
 # Added to the scores of masked keys; large enough to vanish in the softmax,
@@ -34,13 +36,30 @@ LAYER_NORM_EPSILON = 1e-12
 MASK_BIAS = -10000.0
 
 
+def _tanh_gelu_of_bfloat16(x):
+  """With tanh, in the form that TensorFlow knows in bfloat16; see `_gelu`."""
+  z = (x + x * (0.044715 * ops.square(x))) * math.sqrt(2 / math.pi)
+  return (0.5 * x) * (ops.tanh(z) + 1)
+
+
 def _gelu(*, approximate: bool):
-  """Of Hendrycks and Gimpel 2016; in float32, whatever goes in."""
+  """Of Hendrycks and Gimpel 2016; in float32, whatever goes in.
+
+  Outside of `fused.steps` what is bfloat16 stays so: on a CPU a product, its
+  bias and the gelu are then one operation, in float32 inside.
+  """
 
   @fused.in_one_pass
-  def gelu(x):
+  def exactly(x):
     y = ops.gelu(ops.cast(x, "float32"), approximate=approximate)
     return ops.cast(y, x.dtype)
+
+  def gelu(x):
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if fused.is_on() or dtype != "bfloat16":
+      return exactly(x)
+    return _tanh_gelu_of_bfloat16(x) if approximate else ops.gelu(
+        x, approximate=False)
 
   return gelu
 
@@ -171,7 +190,7 @@ def gather_positions(sequence, positions):
   batch, length, hidden = ops.shape(sequence)
   first = ops.arange(batch, dtype=positions.dtype)[:, None] * length
   rows = ops.reshape(sequence, (batch * length, hidden))
-  return ops.take(rows, first + positions, axis=0)
+  return look_up(rows, first + positions)
 
 
 def _uint32(number: int):
@@ -319,11 +338,10 @@ class BertEmbeddings(keras.layers.Layer):
 
   def _look_up_words(self, input_ids):
     """[..., H]; of an int8 table no more than these rows become floats."""
-    x = ops.take(self.word_embeddings, input_ids, axis=0)
+    x = look_up(self.word_embeddings, input_ids)
     if self.word_scale is None:
       return x
-    return ops.cast(x, "float32") / ops.take(
-        self.word_scale, input_ids, axis=0)
+    return ops.cast(x, "float32") / look_up(self.word_scale, input_ids)
 
   def call(
       self, input_ids, segment_ids, position_ids=None, dropout_seed=None
@@ -334,13 +352,13 @@ class BertEmbeddings(keras.layers.Layer):
           f"input_ids: received a sequence of {sequence_length}; the model "
           f"has {self.max_position_embeddings} positions.")
     x = self._look_up_words(input_ids)  # [B, S, H]
-    x = x + ops.take(self.token_type_embeddings, segment_ids, axis=0)
+    x = x + look_up(self.token_type_embeddings, segment_ids)
     if position_ids is None:
       if sequence_length is None:
         sequence_length = ops.shape(input_ids)[1]
       x = x + self.position_embeddings[:sequence_length]
     else:
-      x = x + ops.take(self.position_embeddings, position_ids, axis=0)
+      x = x + look_up(self.position_embeddings, position_ids)
     x = ops.cast(x, self.compute_dtype)
     return self.dropout(self.norm(x), seed=dropout_seed)
 
@@ -414,7 +432,7 @@ class BertLayer(keras.layers.Layer):
     read, num_read = x, None
     if read_rows is not None:
       num_read = ops.shape(read_rows)[1]
-      read = ops.take(x, ops.reshape(read_rows, (-1,)), axis=0)  # [B Q, H]
+      read = look_up(x, ops.reshape(read_rows, (-1,)))  # [B Q, H]
     attended = self.attention_output(self._attend(
         read, num_read, x, attention_bias, dropout_seed, head_places))
     x = self.attention_norm(
@@ -436,7 +454,7 @@ class BertLayer(keras.layers.Layer):
 
     def split_heads(y):  # [B, N, S, D]
       if to_heads is not None:
-        return fused.take(
+        return look_up_once(
             ops.reshape(y, (-1, size)), to_heads, readers=to_pieces)
       return transposed(y, length)
 
@@ -460,7 +478,7 @@ class BertLayer(keras.layers.Layer):
           scores, attention_bias, seed)  # [B, N, S, S]
     context = ops.matmul(weights, value)  # [B, N, S, D]
     if to_pieces is not None and num_read is None:
-      context = fused.take(
+      context = look_up_once(
           ops.reshape(context, (-1, size)), to_pieces, readers=to_heads,
           has_unread=True)
     else:

@@ -16,6 +16,7 @@ from bert_tf.layers import attention_bias
 from bert_tf.layers import gather_positions
 from bert_tf.layers import register
 from bert_tf.layers import truncated_normal
+from bert_tf.lookup import look_up
 from bert_tf.padding import head_places
 from bert_tf.padding import kept_places
 from bert_tf.padding import kept_rows
@@ -87,7 +88,7 @@ def _rows_of(positions, shape, kept):
   if kept is None:
     return rows
   # For a position that is padding, any.
-  return ops.maximum(ops.take(ops.reshape(kept, (-1,)), rows, axis=0), 0)
+  return ops.maximum(look_up(ops.reshape(kept, (-1,)), rows), 0)
 
 
 def _bias_of(bias, positions):

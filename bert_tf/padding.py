@@ -9,6 +9,8 @@ D size of a head, H hidden size.
 
 from keras import ops
 
+from bert_tf.lookup import look_up
+
 # What is left of a batch without its padding is a multiple of so many pieces:
 # few shapes, each compiled once.
 PIECES_MULTIPLE = 64
@@ -36,7 +38,7 @@ def kept_places(input_mask):
 
 def remove_padding(x, places):
   """[B, S, ...] to [T, ...] at `places` [T]."""
-  return ops.take(ops.reshape(x, (-1, *x.shape[2:])), places, axis=0)
+  return look_up(ops.reshape(x, (-1, *x.shape[2:])), places)
 
 
 def restore_padding(x, places, shape):

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from bert_tf import checkpoints
 from bert_tf import serving
+from bert_tf.freezing import is_frozen
 from bert_tf.heads import BertForPreTraining
 from bert_tf.layers import gather_positions
 from bert_tf.modeling import BertEncoder
@@ -38,15 +39,15 @@ _HUB_LENGTH = 128
 _MASKED = "masked_lm_positions"
 
 
-def raw_weights(
+def trained_weights(
     model: keras.Model, *, untrained: Sequence[str] = ()
-) -> dict[str, tf.Variable]:
+) -> dict[str, keras.Variable]:
   """A model's variables by the original's names, but for the untrained.
 
   Scales of int8 matrices are named as these, and are as trained as they.
   """
   return {
-    name: v.value for name, v in checkpoints.checkpoint_names(model).items()
+    name: v for name, v in checkpoints.checkpoint_names(model).items()
     if name.removesuffix("_scale") not in untrained}
 
 
@@ -56,6 +57,7 @@ class Servable(tf.Module):
   `weights` maps the original's names to raw variables, so that the
   checkpoint inside the SavedModel has readable keys. Those that are
   `untrained` are not among them: who loads it is told that they are missing.
+  Nor are those that are frozen: they lie in the graph.
   """
 
   def __init__(
@@ -63,7 +65,10 @@ class Servable(tf.Module):
       untrained: Sequence[str] = ()
   ):
     super().__init__()
-    self.weights = raw_weights(model, untrained=untrained)
+    self.weights = {
+      name: v.value
+      for name, v in trained_weights(model, untrained=untrained).items()
+      if not is_frozen(model, v)}
     self.tokenizer = tokenizer
 
 

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.saved_model import fingerprinting_utils
 
+from bert_tf import freezing
 from bert_tf.config import BertConfig
 
 # The encoder's inputs, and so those of signatures over pieces.
@@ -37,7 +38,8 @@ def inference(model: keras.Model, *, rank: int = 2) -> Callable:
   """The model without dropout as one function, which an export holds once.
 
   Its blocks leave out padding, of which it says nothing more than zeros do, and
-  its outputs are float32, whatever it computes in.
+  its outputs are float32, whatever it computes in. Weights that `freezing`
+  has made so are constants.
 
   Args:
     model: over the encoder's inputs: a `BertEncoder`, or one on it.
@@ -52,7 +54,8 @@ def inference(model: keras.Model, *, rank: int = 2) -> Callable:
     # and the reusable encoder, which XLA may compile, keeps its padding.
     before, encoder.remove_padding = encoder.remove_padding, True
     try:
-      outputs = model(inputs, training=False)
+      with freezing.as_constants(model):
+        outputs = model(inputs, training=False)
     finally:
       encoder.remove_padding = before
     return {name: tf.cast(x, tf.float32) for name, x in outputs.items()}

@@ -71,13 +71,6 @@ def normal(*shape, mean=0.0, scale=1.0, seed=0):
   (lambda x, y: built_norm(5)(
       x, y, dropout=layers.Dropout(0.4, salt=1), dropout_seed=SEED),
    (normal(2, 3, 5), normal(2, 3, 5))),
-  # The second place of each row is nobody's.
-  (lambda x: fused.take(
-      x, tf.constant([[2, -1, 0], [1, -1, 3]]), tf.constant([2, 3, 0, 5]))
-   * [[[1.0], [0.0], [1.0]]], (normal(4, 3),)),
-  (lambda x: fused.take(
-      x, tf.constant([[1, 3], [0, 4]]), tf.constant([2, 0, -1, 1, 3]),
-      has_unread=True), (normal(5, 3),)),
 ])
 def test_values_and_gradients_are_those_of_the_plain_function(
     function, inputs, jit_compile):

@@ -26,9 +26,9 @@ FLOORS = (
   ("words", "packing", "tokenization", "vocabulary", "data.records",
    "data.pretraining_examples", "data.workers", "data.example_files",
    "data.beam_pipeline", "data.dynamic_masking", "data.input_pipeline",
-   "data.feature_files", "fused", "layers", "padding", "modeling", "losses",
-   "bilstm", "heads", "quantization", "optimization", "examples", "serving",
-   "distribution", "reporting", "monitoring"),
+   "data.feature_files", "fused", "lookup", "layers", "padding", "modeling",
+   "losses", "bilstm", "heads", "quantization", "freezing", "optimization",
+   "examples", "serving", "distribution", "reporting", "monitoring"),
   ("model_source", "tensorflow_checkpoints", "task_descriptions",
    "huggingface", "checkpoints", "train_step", "training_state", "training"),
   ("inspection", "conversion", "adaptation", "features", "predictor",
@@ -42,11 +42,11 @@ FLOORS = (
 )
 ORDER = [module for floor in FLOORS for module in floor]
 MODEL = (
-  "fused", "layers", "padding", "modeling", "bilstm", "heads", "quantization")
+  "fused", "lookup", "layers", "padding", "modeling", "bilstm", "heads",
+  "quantization")
 NO_TENSORFLOW = (
-  *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", "fused",
-  "layers", "padding", "modeling", "bilstm", "heads", "quantization", "losses",
-  "optimization")
+  *FLOORS[0], *FLOORS[1], "data.workers", "data.example_files", *MODEL,
+  "losses", "optimization")
 
 
 def name_of(path: pathlib.Path) -> str:

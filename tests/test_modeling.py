@@ -17,6 +17,7 @@ import tensorflow as tf
 from bert_tf.config import BertConfig
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
+from bert_tf.layers import ACTIVATIONS
 from bert_tf.layers import Dropout
 from bert_tf.layers import random_bits
 from bert_tf.modeling import BertEncoder
@@ -143,6 +144,18 @@ def test_the_heads_equal_a_forward_pass_in_numpy():
   nsp = nsp + w["cls/seq_relationship/output_bias"]
   np.testing.assert_allclose(outputs["mlm_logits"], mlm, atol=2e-5)
   np.testing.assert_allclose(outputs["nsp_logits"], nsp, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_exact"])
+def test_gelu_of_bfloat16_is_near(name):
+  """It may be computed in bfloat16: eight bits, of numbers from -0.2 to 6."""
+  x = np.linspace(-6, 6, 4001, dtype=np.float32)
+  x = tf.cast(tf.cast(x, tf.bfloat16), tf.float32)
+  exact = ACTIVATIONS[name](x)
+  near = ACTIVATIONS[name](tf.cast(x, tf.bfloat16))
+  assert near.dtype == tf.bfloat16
+  error = np.abs(tf.cast(near, tf.float32) - exact)
+  assert (error <= 0.01 * np.abs(exact) + 0.01).all()
 
 
 def test_the_exact_gelu_is_another_function():
