@@ -119,13 +119,16 @@ def compare(kind: str, path: str, loader: Loader) -> bool:
 
 
 def reduced_agree(kind: str, folder: pathlib.Path, loader: Loader) -> bool:
-  """`compare` of a kind in the other precisions."""
+  """`compare` of a kind in the other precisions, and frozen."""
   make_model, task, _ = test_serving.EXPORTS[kind]
   agree = True
-  for precision in ("int8", "bfloat16"):
-    name = f"{kind} in {precision}"
+  for precision, is_frozen in (
+      ("int8", False), ("bfloat16", False), ("float32", True),
+      ("bfloat16", True)):
+    name = f"{kind} in {precision}" + ", frozen" * is_frozen
     exported = export_model(
-        folder / name, make_model(), task, precision=precision)
+        folder / name, make_model(), task, precision=precision,
+        freeze_graph=is_frozen)
     agree &= compare(name, exported.path, loader)
   return agree
 

@@ -59,6 +59,8 @@ _FUNCTIONS = {
   "TF_Message": (_TEXT, [_POINTER]),
   "TF_NewGraph": (_POINTER, []),
   "TF_NewSessionOptions": (_POINTER, []),
+  "TF_SetConfig": (None, [
+    _POINTER, ctypes.c_char_p, ctypes.c_size_t, _POINTER]),
   "TF_EnableXLACompilation": (None, [_POINTER, ctypes.c_ubyte]),
   "TF_NewBuffer": (_POINTER, []),
   "TF_LoadLibrary": (_POINTER, [_TEXT, _POINTER]),
@@ -231,13 +233,25 @@ class Runtime:
 
 
 class SavedModel:
-  """A session on a SavedModel."""
+  """A session on a SavedModel.
 
-  def __init__(self, runtime: Runtime, path: str):
+  Args:
+    runtime: the library.
+    path: of the SavedModel.
+    threads: within an operation, below 128; not given: all cores.
+  """
+
+  def __init__(
+      self, runtime: Runtime, path: str, *, threads: int | None = None
+  ):
     self._runtime = runtime
     self._graph = runtime.NewGraph()
     options = runtime.NewSessionOptions()
     runtime.EnableXLACompilation(options, 0)
+    if threads is not None:
+      # ConfigProto {2: intra_op_parallelism_threads}
+      config = bytes([2 << 3, threads])
+      runtime.checked(runtime.SetConfig, options, config, len(config))
     meta_graph = runtime.NewBuffer()
     self._session = runtime.checked(
         runtime.LoadSessionFromSavedModel, options, None, path.encode(),

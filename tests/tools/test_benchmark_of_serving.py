@@ -51,6 +51,10 @@ def test_answers_that_differ_are_noticed():
     with pytest.raises(
         SystemExit, match="squad, 1: program 1 and program 0 differ by"):
       serving.check_answers(found_of(0.25, wrong))
+  found = found_of(0.25, 0.26)
+  runs = found["base, squad, 1"]
+  runs["bert_tf frozen"] = runs.pop("program 1")
+  serving.check_answers(found)
 
 
 def test_the_report_of_serving(monkeypatch, capsys):

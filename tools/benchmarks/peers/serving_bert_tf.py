@@ -1,7 +1,9 @@
 """Answers of this library's SavedModel; see serving_timing.
 
-In Python, or, with the variant `session`, by TensorFlow's C++ loader in a
-process without the Python package, which is what TensorFlow Serving runs.
+In Python, or, with the variant `cpp`, by TensorFlow's C++ loader in a process
+without the Python package, which is what TensorFlow Serving runs; `cpp frozen`:
+the export in bfloat16 with its weights in the graph; `cpp frozen one_thread`:
+with one thread within an operation.
 """
 
 import os
@@ -29,11 +31,11 @@ def in_python(path):
   return model, answer
 
 
-def in_a_session(path):
+def in_cpp(path, *, threads=None):
   runtime = saved_model_loader.Runtime(*(
     saved_model_loader._folder_of(package)
     for package in ("tensorflow", "tensorflow_text")))
-  model = saved_model_loader.SavedModel(runtime, path)
+  model = saved_model_loader.SavedModel(runtime, path, threads=threads)
 
   def answer(texts):
     output = model.run("serving_default", {"text": texts})["probabilities"]
@@ -47,7 +49,12 @@ def in_a_session(path):
 
 if __name__ == "__main__":
   request = serving_timing.read_request()
-  load = {"": in_python, "session": in_a_session}[request["variant"]]
-  keep, answer = load(os.path.join(request["model"], "export", "1"))
+  words = request["variant"].split()
+  path = os.path.join(
+      request["model"], "frozen" if "frozen" in words else "export", "1")
+  if "cpp" in words:
+    keep, answer = in_cpp(path, threads=1 if "one_thread" in words else None)
+  else:
+    keep, answer = in_python(path)
   serving_timing.run(
       request, answer, version=f"bert_tf {bert_tf.__version__}")
