@@ -374,6 +374,7 @@ def _train(
         "examples": 1, "tokens": tokens * encoded.choices,
         "model_flops": encoded.choices * monitoring.flops_per_example(
             setup.model.config, sequence_length=tokens, predictions=0,
+            read=None if setup.model.reads_sequence else 1,
             is_trained=setup.model.encoder.trainable)},
       # Fine-tuning of small sets is steadier with it.
       bias_correction=True, layer_decay=config.layer_decay)

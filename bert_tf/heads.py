@@ -263,6 +263,7 @@ class BertClassifier(BertModel):
     self.encoder = BertEncoder(config, dtype=self.dtype_policy)
     self.dropout = Dropout(
         config.hidden_dropout_prob, salt=-1, dtype=self.dtype_policy)
+    self.reads_sequence = head == "bilstm"
     self.bilstm, width = None, None
     if head == "bilstm":
       units = max(config.hidden_size // 2, 1)
@@ -277,13 +278,13 @@ class BertClassifier(BertModel):
 
   def call(self, inputs, training=None, dropout_seed=None):
     seed = self.resolve_dropout_seed(training, dropout_seed)
-    if self.bilstm is None:
-      x = _pooled(self.encoder, inputs, training, seed)  # [B, H] or [B, K, H]
-    else:
+    if self.reads_sequence:
       x = self.encoder(inputs, training=training, dropout_seed=seed)[
           "sequence_output"]
       states = self.bilstm(x, mask=lstm_mask(inputs))
       x = ops.concatenate(states, axis=-1)
+    else:
+      x = _pooled(self.encoder, inputs, training, seed)  # [B, H] or [B, K, H]
     return {"logits": self.head(self.dropout(x, seed=seed))}
 
   def get_config(self):
@@ -383,6 +384,8 @@ class BertMultipleChoice(BertModel):
   Called on the encoder's inputs with an axis for the choices, [B, N, S];
   returns `{"logits": float32 [B, N]}`.
   """
+
+  reads_sequence = False
 
   def __init__(self, config: BertConfig, **kwargs):
     super().__init__(config, name="bert_multiple_choice", **kwargs)

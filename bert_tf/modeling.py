@@ -30,8 +30,10 @@ class BertModel(keras.Model):
   A model is built when it is made, so that its variables can be loaded.
   """
 
-  # Whether what it returns depends on the pooler.
+  # Whether what it returns depends on the pooler, and on what the last block
+  # says of all pieces.
   reads_pooler = True
+  reads_sequence = True
 
   def __init__(self, config: BertConfig, **kwargs):
     super().__init__(**kwargs)

@@ -32,7 +32,8 @@ _LOSSES = ("mlm_loss", "lm_loss")
 
 def flops_per_example(
     config: BertConfig, *, sequence_length: int, predictions: int,
-    pooled: int = 1, num_classes: int = 2, is_trained: bool = True
+    pooled: int = 1, num_classes: int = 2, read: int | None = None,
+    is_trained: bool = True
 ) -> int:
   """Floating-point operations of the matrix products of one training step.
 
@@ -48,24 +49,29 @@ def flops_per_example(
       left to right all S - 1 predict, whatever P, and no output is pooled.
     pooled: K, pooled outputs that a classifier reads; 0: none.
     num_classes: of that classifier.
+    read: positions of the last block that are computed; not given: all S.
     is_trained: False: of a frozen encoder, without a backward pass.
 
   >>> base = BertConfig.from_size("base", vocab_size=30522)
   >>> round(flops_per_example(
-  ...     base, sequence_length=128, predictions=20) / 1e9)
-  70
+  ...     base, sequence_length=128, predictions=20, read=21) / 1e9)
+  66
   """
   length, hidden = sequence_length, config.hidden_size
   if config.is_causal and predictions:
     predictions, pooled = length - 1, 0
-  # Query, key, value and output; scores and context; feed-forward.
+  key_and_value = 2 * 2 * hidden**2
+  # Query and output; scores and context; feed-forward.
   position = 2 * (
-      4 * hidden**2 + 2 * length * hidden
+      2 * hidden**2 + 2 * length * hidden
       + 2 * hidden * config.intermediate_size)
+  positions = (config.num_hidden_layers - 1) * length + (
+      length if read is None else read)
   prediction = 2 * (hidden**2 + hidden * config.vocab_size)
   classification = 2 * (hidden**2 + hidden * num_classes)
   forward = (
-      config.num_hidden_layers * length * position
+      config.num_hidden_layers * length * key_and_value
+      + positions * position
       + predictions * prediction + pooled * classification)
   return 3 * forward if is_trained else forward
 

@@ -176,12 +176,13 @@ def _make_evaluation(config: PretrainingConfig, model, inputs: _Inputs):
 
 
 def _flops_per_example(config: PretrainingConfig, inputs: _Inputs) -> int:
-  pooled = 0
-  if inputs.layout.next_sentence:
-    pooled = inputs.layout.max_examples_per_row or 1
+  first = inputs.layout.max_examples_per_row or 1
   return monitoring.flops_per_example(
       inputs.bert_config, sequence_length=config.max_seq_length,
-      predictions=config.max_predictions_per_seq, pooled=pooled)
+      predictions=config.max_predictions_per_seq,
+      pooled=first if inputs.layout.next_sentence else 0,
+      read=None if inputs.bert_config.is_causal
+      else config.max_predictions_per_seq + first)
 
 
 def _identity(

@@ -86,7 +86,8 @@ def test_the_operations_of_pretraining_are_those_of_the_graph(batch, pooled):
   assert counted(
       BertForPreTraining(config), losses.PRETRAINING, batch
   ) == monitoring.flops_per_example(
-      config, sequence_length=S, predictions=P, pooled=pooled)
+      config, sequence_length=S, predictions=P, pooled=pooled,
+      read=P + max(pooled, 1))
 
 
 def test_left_to_right_all_positions_but_the_last_predict():
@@ -108,12 +109,12 @@ def test_the_operations_of_fine_tuning_are_those_of_the_graph():
         BertClassifier(config, num_classes=7), losses.CLASSIFICATION,
         {**batch, "label": int32(B)}
     ) == monitoring.flops_per_example(
-        config, sequence_length=S, predictions=0, num_classes=7)
+        config, sequence_length=S, predictions=0, num_classes=7, read=1)
     assert counted(
         BertClassifier(config, num_classes=7), losses.CLASSIFICATION,
         {**batch, "label": int32(B)}, with_gradients=False
     ) == monitoring.flops_per_example(
-        config, sequence_length=S, predictions=0, num_classes=7,
+        config, sequence_length=S, predictions=0, num_classes=7, read=1,
         is_trained=False)
 
 
