@@ -249,7 +249,7 @@ class BertEncoder(BertModel):
       number_first = ops.shape(first)[1]
       pooled, x = x[:, :number_first], x[:, number_first:]
     pooled = self.pooler(pooled)  # [B, K, H]
-    if "cls_positions" not in inputs:
+    if inputs.get("cls_positions") is None:
       pooled = pooled[:, 0]
     outputs = {"sequence_output": x, "pooled_output": pooled}
     if output_hidden_states:
@@ -258,7 +258,7 @@ class BertEncoder(BertModel):
 
   def _first_positions(self, inputs, input_mask):
     """Int32 [B, K]: what the pooler reads."""
-    if "cls_positions" in inputs:
+    if inputs.get("cls_positions") is not None:
       return ops.cast(inputs["cls_positions"], "int32")
     if self.config.is_causal:
       return _last_positions(input_mask)

@@ -12,6 +12,10 @@ that are made elsewhere. The README says what each signature is.
 
 makes it smaller, and prints what that does to its size, its answers to the
 dev rows and its time.
+
+  --precision=bfloat16 --freeze_graph
+
+answers in the shortest time on processors that multiply bfloat16.
 """
 
 from bert_tf import command_line
