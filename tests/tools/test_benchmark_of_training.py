@@ -124,12 +124,15 @@ def test_the_matrix_products_of_a_step():
   """Worked out by hand: multiply-adds of the forward products."""
   layer = 4 * 2048 * 512 * 512 + 2 * 2048 * 512 * 2048
   attention = 2 * 16 * 8 * 128 * 128 * 64
+  # Of the last layer 20 masked pieces and [CLS] of each of 16 rows.
+  last = (2 * 2048 * 512 * 512 + 2 * 336 * 512 * 512 + 2 * 336 * 512 * 2048
+          + 2 * 16 * 8 * 21 * 128 * 64)
   head = 320 * 512 * 512 + 320 * 512 * 30522
   found = step_products.shapes(
       pretraining_step.MODEL, pretraining_step.make_batch())
   assert sum(math.prod(batch) * rows * inner * columns
              for batch, rows, inner, columns in found) == (
-                 4 * (layer + attention) + head)
+                 3 * (layer + attention) + last + head)
 
 
 def test_our_step_learns():

@@ -12,17 +12,28 @@ import tensorflow as tf
 
 
 def shapes(sizes, batch):
-  """[(batch dimensions, rows, inner, columns)] of the forward products."""
+  """[(batch dimensions, rows, inner, columns)] of the forward products.
+
+  Those that a step cannot do without: of the last layer only what the heads
+  read, masked pieces and [CLS], though their keys and values are of all.
+  """
   size, length = batch["input_ids"].shape
   masked = batch["masked_lm_ids"].size
   hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
   wide, tokens = sizes["intermediate_size"], size * length
   each, head = [size, heads], hidden // heads
-  layer = [([], tokens, hidden, hidden)] * 4 + [
-    (each, length, head, length), (each, length, length, head),
-    ([], tokens, hidden, wide), ([], tokens, wide, hidden)]
-  return layer * sizes["num_hidden_layers"] + [
-    ([], masked, hidden, hidden), ([], masked, hidden, sizes["vocab_size"])]
+
+  def layer(read):  # of each row
+    rows = size * read
+    return [([], tokens, hidden, hidden)] * 2 + [
+      ([], rows, hidden, hidden)] * 2 + [
+        (each, read, head, length), (each, read, length, head),
+        ([], rows, hidden, wide), ([], rows, wide, hidden)]
+
+  return layer(length) * (sizes["num_hidden_layers"] - 1) + layer(
+      1 + masked // size) + [
+        ([], masked, hidden, hidden),
+        ([], masked, hidden, sizes["vocab_size"])]
 
 
 def make_step(found, dtype):
