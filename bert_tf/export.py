@@ -240,6 +240,8 @@ def save(
   Raises:
     InputError: it cannot be written, or a server would not run it.
   """
+  # Not traced before: saving would trace them again, with constants of their
+  # own.
   for name, function in signatures.items():
     setattr(servable, f"signature_{name}", function)
   with _new_version(export_dir) as temporary:
@@ -309,8 +311,8 @@ def run(
 ) -> str:
   """Exports a model directory; returns the path of the new version.
 
-  In another precision than float32, or frozen, it is compared with what it
-  would be otherwise: a table is printed, and is in the card.
+  In another precision than float32, or frozen, it is compared with variables
+  in float32: a table is printed, and is in the card.
 
   Args:
     config: what to export.

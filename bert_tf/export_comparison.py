@@ -51,7 +51,7 @@ class Candidate:
     weights = trained_weights(self.model, untrained=self.untrained)
     return sum(
         v.value.dtype.size * v.value.shape.num_elements()
-      for v in weights.values())
+        for v in weights.values())
 
 
 def dev_outputs(

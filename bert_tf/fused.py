@@ -41,6 +41,26 @@ def is_on() -> bool:
   return getattr(_state, "is_on", False)
 
 
+@contextlib.contextmanager
+def into_products():
+  """What this thread traces in here keeps a gelu of bfloat16 in bfloat16.
+
+  TensorFlow for CPUs then makes one operation of a product, its bias and the
+  gelu, in float32 inside. Where it does not, each step of the gelu is rounded,
+  and near -3 it is off by half of its small value: for serving alone.
+  """
+  before, _state.is_into_products = is_into_products(), True
+  try:
+    yield
+  finally:
+    _state.is_into_products = before
+
+
+def is_into_products() -> bool:
+  """Whether this thread is within `into_products`."""
+  return getattr(_state, "is_into_products", False)
+
+
 def in_one_pass(
     function: Callable, *, gradient: Callable | None = None, vectors: int = 0,
     keeps: bool = False

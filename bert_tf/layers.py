@@ -1,7 +1,8 @@
 """The layers of BERT: embeddings, self-attention, feed-forward, dropout.
 
 Devlin et al. 2019, section 3, after Vaswani et al. 2017: post-LN blocks.
-Written in `keras.ops` only, so that the layers run under any Keras backend.
+Written in `keras.ops` and `lookup`, so that the layers run under any Keras
+backend.
 
 Shapes:
   B  batch            N  attention heads
@@ -36,8 +37,8 @@ LAYER_NORM_EPSILON = 1e-12
 MASK_BIAS = -10000.0
 
 
-def _tanh_gelu_of_bfloat16(x):
-  """With tanh, in the form that TensorFlow knows in bfloat16; see `_gelu`."""
+def _tanh_gelu_in_product(x):
+  """In the form that TensorFlow finds behind a product in bfloat16."""
   z = (x + x * (0.044715 * ops.square(x))) * math.sqrt(2 / math.pi)
   return (0.5 * x) * (ops.tanh(z) + 1)
 
@@ -45,8 +46,7 @@ def _tanh_gelu_of_bfloat16(x):
 def _gelu(*, approximate: bool):
   """Of Hendrycks and Gimpel 2016; in float32, whatever goes in.
 
-  Outside of `fused.steps` what is bfloat16 stays so: on a CPU a product, its
-  bias and the gelu are then one operation, in float32 inside.
+  But not in bfloat16 within `fused.into_products`.
   """
 
   @fused.in_one_pass
@@ -56,9 +56,9 @@ def _gelu(*, approximate: bool):
 
   def gelu(x):
     dtype = keras.backend.standardize_dtype(x.dtype)
-    if fused.is_on() or dtype != "bfloat16":
+    if not fused.is_into_products() or dtype != "bfloat16":
       return exactly(x)
-    return _tanh_gelu_of_bfloat16(x) if approximate else ops.gelu(
+    return _tanh_gelu_in_product(x) if approximate else ops.gelu(
         x, approximate=False)
 
   return gelu
@@ -370,8 +370,9 @@ class BertLayer(keras.layers.Layer):
   those that hold pieces: what looks at each piece alone, which is nearly all
   the work, is then spared for the padding.
 
-  With `read_rows` int [B, Q], of the rows of [T, H], it gives these alone,
-  [B Q, H], and all that is done for the others is that these attend to them.
+  With `read_rows` int [B, Q], of the rows of [T, H] or -1 for any, it gives
+  these alone, [B Q, H] in the place of [T, H] below, and all that is done for
+  the others is that these attend to them.
   The attention bias is then [B, 1, 1, S] or [B, 1, Q, S].
   """
 
@@ -432,7 +433,8 @@ class BertLayer(keras.layers.Layer):
     read, num_read = x, None
     if read_rows is not None:
       num_read = ops.shape(read_rows)[1]
-      read = look_up(x, ops.reshape(read_rows, (-1,)))  # [B Q, H]
+      read = look_up(
+          x, ops.maximum(ops.reshape(read_rows, (-1,)), 0))  # [B Q, H]
     attended = self.attention_output(self._attend(
         read, num_read, x, attention_bias, dropout_seed, head_places))
     x = self.attention_norm(

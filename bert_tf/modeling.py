@@ -16,7 +16,6 @@ from bert_tf.layers import attention_bias
 from bert_tf.layers import gather_positions
 from bert_tf.layers import register
 from bert_tf.layers import truncated_normal
-from bert_tf.lookup import look_up
 from bert_tf.padding import head_places
 from bert_tf.padding import kept_places
 from bert_tf.padding import kept_rows
@@ -30,8 +29,8 @@ class BertModel(keras.Model):
   A model is built when it is made, so that its variables can be loaded.
   """
 
-  # Whether what it returns depends on the pooler, and on what the last block
-  # says of all pieces.
+  # Whether what a model of a task returns depends on the pooler, and on what
+  # the last block says of all pieces.
   reads_pooler = True
   reads_sequence = True
 
@@ -81,16 +80,9 @@ def _last_positions(input_mask):
   return ops.max(seen * places, axis=1, keepdims=True)
 
 
-def _rows_of(positions, shape, kept):
-  """Int32 [B, Q] of `positions` [B, Q]: which of all T rows these are.
-
-  All places of `shape` (B, S), or, without padding, as `kept` [B, S] says.
-  """
-  rows = ops.arange(shape[0], dtype="int32")[:, None] * shape[1] + positions
-  if kept is None:
-    return rows
-  # For a position that is padding, any.
-  return ops.maximum(look_up(ops.reshape(kept, (-1,)), rows), 0)
+def _at(values, positions):
+  """Values [B, S] at `positions` [B, Q]: [B, Q]."""
+  return gather_positions(values[:, :, None], positions)[:, :, 0]
 
 
 def _bias_of(bias, positions):
@@ -242,10 +234,16 @@ class BertEncoder(BertModel):
     else:
       read = ops.concatenate(
           [first, ops.cast(positions, "int32")], axis=1)  # [B, K + P]
+      if rows is None:
+        rows = ops.reshape(
+            ops.arange(shape[0] * shape[1], dtype="int32"), shape)
       x = self._call_block(
           last_layer, x, _bias_of(bias, read), seed, heads,
-          read_rows=_rows_of(read, shape, rows))
+          read_rows=_at(rows, read))
       x = ops.reshape(x, (*ops.shape(read), self.config.hidden_size))
+      if places is not None:  # Padding is zeros, as it is above.
+        is_piece = _at(input_mask, read)[:, :, None] > 0
+        x = ops.where(is_piece, x, ops.zeros((), x.dtype))
       number_first = ops.shape(first)[1]
       pooled, x = x[:, :number_first], x[:, number_first:]
     pooled = self.pooler(pooled)  # [B, K, H]

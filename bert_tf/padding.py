@@ -1,7 +1,7 @@
 """Batches without their padding, and with it again.
 
 What looks at each piece alone, which is nearly all the work of an encoder,
-then has fewer rows. In `keras.ops` only.
+then has fewer rows. In `keras.ops` and `lookup`.
 
 Shapes: B batch, S sequence length, T pieces that are left, N attention heads,
 D size of a head, H hidden size.

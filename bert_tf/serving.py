@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import fingerprinting_utils
 
 from bert_tf import freezing
+from bert_tf import fused
 from bert_tf.config import BertConfig
 
 # The encoder's inputs, and so those of signatures over pieces.
@@ -54,7 +55,7 @@ def inference(model: keras.Model, *, rank: int = 2) -> Callable:
     # and the reusable encoder, which XLA may compile, keeps its padding.
     before, encoder.remove_padding = encoder.remove_padding, True
     try:
-      with freezing.as_constants(model):
+      with freezing.as_constants(model), fused.into_products():
         outputs = model(inputs, training=False)
     finally:
       encoder.remove_padding = before

@@ -171,7 +171,7 @@ def write(
     task: the description of a fine-tuned model.
     model_dir: where the model comes from: its `eval_results.json` and
       `training_state/run.json` are read if they are there.
-    comparison: of another precision with float32, for the card.
+    comparison: of another precision, or frozen, with float32, for the card.
   """
   saved_model = os.path.dirname(assets)
   signatures = _signatures(saved_model)

@@ -171,7 +171,7 @@ def open_checkpoint(prefix: str) -> ModelSource:
 
 
 def open_saved_model(directory: str) -> ModelSource:
-  """A SavedModel that this project exported, but none in int8.
+  """A SavedModel that this project exported, but none in int8 or frozen.
 
   What is in bfloat16 there is read as float32.
   """
@@ -190,6 +190,10 @@ def open_saved_model(directory: str) -> ModelSource:
       f"{directory}: is an export with --precision=int8, which is rounded "
       "for serving and does not come back; give the model directory that it "
       "was made of.")
+  require(
+      any(name.startswith("bert/encoder/") for name in tensors.shapes),
+      f"{directory}: is an export with --freeze_graph, whose weights are "
+      "constants of its graph; give the model directory that it was made of.")
   return ModelSource(
       path=directory, form="SavedModel", directory=assets, config=config,
       shapes=tensors.shapes, read=tensors.read)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_tf import checkpoints
 from bert_tf import export
 from bert_tf import freezing
 from bert_tf.arguments import ExportConfig
@@ -67,23 +68,20 @@ def variables_of(path):
 
 
 @pytest.mark.parametrize("kind", ["classification", "pretrained"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_numbers_lie_in_the_graph_alone_and_once(
     tiny_export, tmp_path, kind, precision):
   path = frozen_export(tiny_export(kind), tmp_path, precision=precision)
   variables = variables_of(path)
-  left = {"bert/embeddings/word_embeddings"}
-  if precision == "int8":
-    left.add("bert/embeddings/word_embeddings_scale")
   # fill_mask reads its head outside of what all signatures share.
-  assert {name for name in variables if not name.startswith("cls/")} == left
+  assert {name for name in variables if not name.startswith("cls/")} == {
+    "bert/embeddings/word_embeddings"}
   kernels = [
     node.attr["value"].tensor for node in nodes_of(SimpleNamespace(path=path))
     if node.op == "Const" and node.name.endswith("/query/kernel")]
   assert len(kernels) == tiny_exports.CONFIG.num_hidden_layers
-  types = {"float32": tf.float32, "bfloat16": tf.bfloat16, "int8": tf.int8}
   assert {tensor.dtype for tensor in kernels} == {
-    types[precision].as_datatype_enum}
+    tf.as_dtype(precision).as_datatype_enum}
 
 
 def test_the_speed_is_shown_beside_that_of_variables(
@@ -93,6 +91,19 @@ def test_the_speed_is_shown_beside_that_of_variables(
   card = read_json(os.path.join(path, "assets", "model_card.json"))
   found = card["comparison"]["milliseconds_of_1"]
   assert sorted(found) == ["float32", "float32, frozen"]
+
+
+def test_training_cannot_start_from_it(tiny_export, tmp_path):
+  path = frozen_export(tiny_export("pretrained"), tmp_path)
+  with pytest.raises(InputError, match="--freeze_graph, .* give the model dir"):
+    checkpoints.open_source(path)
+
+
+def test_int8_is_refused_and_dev_rows_are_not():
+  flags = {"model_dir": "m", "export_dir": "e", "freeze_graph": True}
+  with pytest.raises(InputError, match="--freeze_graph: .* --precision=int8"):
+    ExportConfig(**flags, precision="int8")
+  assert ExportConfig(**flags, eval_flags="--data_dir=d").freeze_graph
 
 
 def test_what_no_graph_can_hold_is_refused(tiny_export, tmp_path, monkeypatch):

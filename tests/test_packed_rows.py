@@ -20,6 +20,7 @@ from test_modeling import values_of
 
 import bert_tf
 from bert_tf import losses
+from bert_tf import padding
 from bert_tf.heads import BertClassifier
 from bert_tf.heads import BertForPreTraining
 from bert_tf.layers import attention_bias
@@ -241,8 +242,9 @@ def test_cls_positions_alone_choose_what_is_pooled():
 ], ids=["whole", "without padding", "left to right"])
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_positions_that_are_read_have_the_values_of_all(
-    config, remove_padding, is_packed):
+    config, remove_padding, is_packed, monkeypatch):
   """And the gradients, of what comes before and of the last block."""
+  monkeypatch.setattr(padding, "PIECES_MULTIPLE", 1)
   encoder = BertEncoder(config, remove_padding=remove_padding)
   randomize(encoder)
   inputs = random_inputs(config)

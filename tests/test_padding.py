@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bert_tf import padding
+from bert_tf.heads import BertClassifier
 from bert_tf.modeling import BertEncoder
 from test_modeling import TINY
 from test_modeling import numpy_encoder
@@ -85,3 +86,22 @@ def test_a_batch_that_is_all_padding_gives_zeros():
   np.testing.assert_array_equal(
       outputs["sequence_output"], np.zeros((3, 10, TINY.hidden_size)))
   assert np.all(np.isfinite(outputs["pooled_output"]))
+
+
+def test_rows_without_a_first_piece_are_answered_as_each_alone(monkeypatch):
+  """One is empty, one padded on the left; the pooler reads zeros of both."""
+  monkeypatch.setattr(padding, "PIECES_MULTIPLE", 1)
+  model = BertClassifier(TINY, num_classes=3)
+  randomize(model)
+  model.encoder.remove_padding = True
+  mask = np.ones((3, 10), np.int32)
+  mask[1], mask[2, :4] = 0, 0
+  inputs = {**random_inputs(TINY), "input_mask": mask}
+  together = model(inputs)["logits"].numpy()
+  for i in range(3):
+    alone = model({name: x[i:i + 1] for name, x in inputs.items()})["logits"]
+    np.testing.assert_allclose(together[i], alone[0], atol=1e-5)
+  bias = model.encoder.pooler.bias.numpy()
+  expected = model.head(np.tanh(bias)[None]).numpy()[0]
+  np.testing.assert_allclose(together[1], expected, atol=1e-5)
+  np.testing.assert_allclose(together[2], expected, atol=1e-5)

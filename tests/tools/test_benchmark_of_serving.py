@@ -55,6 +55,9 @@ def test_answers_that_differ_are_noticed():
   runs = found["base, squad, 1"]
   runs["bert_tf frozen"] = runs.pop("program 1")
   serving.check_answers(found)
+  runs["bert_tf frozen"][0]["answers"] = [[0.35, 0.65]]
+  with pytest.raises(SystemExit, match="bert_tf frozen and program 0 differ"):
+    serving.check_answers(found)
 
 
 def test_the_report_of_serving(monkeypatch, capsys):

@@ -124,7 +124,8 @@ def make_model(size: str, folder: str, init_checkpoint: str) -> None:
   if size == "minilm":
     checkpoints.load_weights(model, source, new=("output_", "bert/pooler/"))
   else:
-    # At zero, where they start, they would be optimized away.
+    # A bias of zeros is optimized away where it is constant, and what would
+    # be one operation with it is two.
     generator = np.random.default_rng(1)
     for variable in model.weights:
       if variable.path.endswith(("bias", "beta")):
