@@ -45,4 +45,6 @@ def test_bfloat16_learns_as_float32_does(prepared):
   full, half = (
     last_loss(prepared, precision) for precision in ("none", "bfloat16"))
   assert full != half
-  assert half == pytest.approx(full, rel=0.01)
+  # Two runs in float32 that differ in the order of their sums are 0.7 % apart
+  # by then, and of several pairs either was the better one.
+  assert half == pytest.approx(full, rel=0.02)
