@@ -27,13 +27,19 @@ _state = threading.local()
 
 
 @contextlib.contextmanager
-def steps():
-  """What this thread traces in here runs in one pass."""
-  before, _state.is_on = is_on(), True
+def _within(flag: str):
+  """Sets a flag of this thread, for as long as a `with` lasts."""
+  before = getattr(_state, flag, False)
+  setattr(_state, flag, True)
   try:
     yield
   finally:
-    _state.is_on = before
+    setattr(_state, flag, before)
+
+
+def steps():
+  """A context: what this thread traces in it runs in one pass."""
+  return _within("is_on")
 
 
 def is_on() -> bool:
@@ -41,19 +47,14 @@ def is_on() -> bool:
   return getattr(_state, "is_on", False)
 
 
-@contextlib.contextmanager
 def into_products():
-  """What this thread traces in here keeps a gelu of bfloat16 in bfloat16.
+  """A context: what this thread traces in it keeps a gelu of bfloat16 as it is.
 
   TensorFlow for CPUs then makes one operation of a product, its bias and the
   gelu, in float32 inside. Where it does not, each step of the gelu is rounded,
   and near -3 it is off by half of its small value: for serving alone.
   """
-  before, _state.is_into_products = is_into_products(), True
-  try:
-    yield
-  finally:
-    _state.is_into_products = before
+  return _within("is_into_products")
 
 
 def is_into_products() -> bool:

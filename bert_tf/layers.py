@@ -185,12 +185,17 @@ def attention_bias(input_mask, example_ids=None, *, is_causal: bool = False):
   return (1.0 - seen) * MASK_BIAS
 
 
+def places_of(positions, length):
+  """Of `positions` [B, P] in rows of a length, those in all B S; [B, P]."""
+  batch = ops.shape(positions)[0]
+  return ops.arange(batch, dtype=positions.dtype)[:, None] * length + positions
+
+
 def gather_positions(sequence, positions):
   """Rows of `sequence` [B, S, H] at `positions` [B, P]: [B, P, H]."""
   batch, length, hidden = ops.shape(sequence)
-  first = ops.arange(batch, dtype=positions.dtype)[:, None] * length
   rows = ops.reshape(sequence, (batch * length, hidden))
-  return look_up(rows, first + positions)
+  return look_up(rows, places_of(positions, length))
 
 
 def _uint32(number: int):

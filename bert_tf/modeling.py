@@ -14,8 +14,10 @@ from bert_tf.layers import BertLayer
 from bert_tf.layers import Dense
 from bert_tf.layers import attention_bias
 from bert_tf.layers import gather_positions
+from bert_tf.layers import places_of
 from bert_tf.layers import register
 from bert_tf.layers import truncated_normal
+from bert_tf.lookup import look_up
 from bert_tf.padding import head_places
 from bert_tf.padding import kept_places
 from bert_tf.padding import kept_rows
@@ -78,11 +80,6 @@ def _last_positions(input_mask):
   places = ops.arange(ops.shape(input_mask)[1], dtype="int32")
   seen = ops.cast(input_mask, "int32")
   return ops.max(seen * places, axis=1, keepdims=True)
-
-
-def _at(values, positions):
-  """Values [B, S] at `positions` [B, Q]: [B, Q]."""
-  return gather_positions(values[:, :, None], positions)[:, :, 0]
 
 
 def _bias_of(bias, positions):
@@ -234,16 +231,16 @@ class BertEncoder(BertModel):
     else:
       read = ops.concatenate(
           [first, ops.cast(positions, "int32")], axis=1)  # [B, K + P]
-      if rows is None:
-        rows = ops.reshape(
-            ops.arange(shape[0] * shape[1], dtype="int32"), shape)
+      read_rows = read_places = places_of(read, shape[1])
+      if rows is not None:
+        read_rows = look_up(ops.reshape(rows, (-1,)), read_places)
       x = self._call_block(
           last_layer, x, _bias_of(bias, read), seed, heads,
-          read_rows=_at(rows, read))
+          read_rows=read_rows)
       x = ops.reshape(x, (*ops.shape(read), self.config.hidden_size))
       if places is not None:  # Padding is zeros, as it is above.
-        is_piece = _at(input_mask, read)[:, :, None] > 0
-        x = ops.where(is_piece, x, ops.zeros((), x.dtype))
+        is_piece = look_up(ops.reshape(input_mask, (-1,)), read_places) > 0
+        x = ops.where(is_piece[:, :, None], x, ops.zeros((), x.dtype))
       number_first = ops.shape(first)[1]
       pooled, x = x[:, :number_first], x[:, number_first:]
     pooled = self.pooler(pooled)  # [B, K, H]
