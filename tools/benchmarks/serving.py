@@ -151,6 +151,9 @@ def make_model(size: str, folder: str, init_checkpoint: str) -> None:
 def _cases(arguments: argparse.Namespace, folder: str) -> dict[str, dict]:
   """The requests, and the models of each form, which are written first."""
   cases = {}
+  # First, since models take minutes: what is missing is told at once.
+  texts = {source: read_texts(source, arguments.data_dir)
+           for source in arguments.sources}
   checkpoint = arguments.init_checkpoint or harness.pretrained_encoder()
   for size in arguments.sizes:
     model = os.path.join(folder, size)
@@ -161,12 +164,12 @@ def _cases(arguments: argparse.Namespace, folder: str) -> dict[str, dict]:
           programs.python_of(_EXPORT, arguments.cache_dir), _EXPORT,
           {"model": model})
     for source in arguments.sources:
-      texts = read_texts(source, arguments.data_dir)
       for batch in arguments.batches:
         path = os.path.join(folder, f"{source}_{batch}.json")
         with open(path, "w", encoding="utf-8") as file:
           json.dump(make_requests(
-              texts, batch_size=int(batch), number=arguments.requests), file)
+              texts[source], batch_size=int(batch),
+              number=arguments.requests), file)
         cases[f"{size}, {source}, {batch}"] = {
           "model": model, "texts": path, "max_seq_length": LENGTH,
           "warm_up": WARM_UP, "most_seconds": arguments.most_seconds}
